@@ -1,0 +1,282 @@
+/* attention.h - Fovea's core: contexts, tensors, attention, caches.
+ *
+ * From simple to advanced:
+ *   1. fv_attention()                            one call, allocates its own scratch
+ *   2. fv_plan_create() ... fv_plan_run()        plan once, run often, the caller owns the workspace
+ *   3. fv_cache_*()                              keys and values that grow, fork and roll back
+ * Models, tokenizers and sessions are in model.h, measurements in lab.h.
+ *
+ * Terms. query, key, value; b batch, h_q and h_kv heads, n_q and n_kv lengths, d_k and d_v widths. Query head h is served by
+ * KV head h / (h_q / h_kv), so h_q must be a multiple of h_kv (equal: MHA, h_kv = 1: MQA, between: GQA).
+ *
+ * Positions. Key j has position j. Query i has position i + offset. With the default offset = n_kv - n_q the last query sees
+ * the last key. A causal query sees the keys at positions up to its own; a window of w lets it see its own position and
+ * the w - 1 before it (and, where not causal, the w - 1 after it); the first `sinks` keys stay visible beyond the window.
+ *
+ * A row that sees no key and has no sink logit gives zeros and a log-sum-exp of -inf.
+ *
+ * Errors. Each call that can fail returns an fv_status and leaves a sentence in its context (fv_message) that says what was
+ * wrong, where, and what would be right. Outputs of a failed call are unspecified, its inputs untouched.
+ *
+ * Threads. A context owns a pool of threads and is used by one thread at a time; two contexts are independent.
+ * Results are the same bits for any number of threads.
+ *
+ * Numbers. Inputs are f32, f16 or bf16; scores, weights and sums are held in f32. docs/numerics.md states the error bound.
+ */
+#ifndef FOVEA_ATTENTION_H
+#define FOVEA_ATTENTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define FV_API
+#else
+#define FV_API __attribute__((visibility("default")))
+#endif
+
+#define FV_VERSION "0.1.0"
+
+/* The library's version, as in FV_VERSION of the header it was built with. */
+FV_API const char *fv_version(void);
+
+/* ---- status ------------------------------------------------------------------------------------------------------- */
+
+typedef enum fv_status {
+    FV_OK = 0,
+    FV_ERR_ARGUMENT,    /* a value that cannot be right: the message names it and its range */
+    FV_ERR_MEMORY,      /* the allocator said no, or a size would overflow */
+    FV_ERR_IO,          /* a file could not be opened, read, written or replaced */
+    FV_ERR_FORMAT,      /* a file is not what it should be: the message has the file, the offset and the field */
+    FV_ERR_UNSUPPORTED, /* legal, but not here: the message says what is */
+    FV_ERR_STATE,       /* the call does not fit the object's state (a step before the prompt's end, say) */
+    FV_ERR_RANGE,       /* beyond a length, a capacity or the trained context */
+    FV_ERR_CANCELLED    /* the cancel flag was raised */
+} fv_status;
+
+/* The status's name in words, never NULL. */
+FV_API const char *fv_status_name(fv_status status);
+
+/* ---- context ------------------------------------------------------------------------------------------------------ */
+
+typedef struct fv_context fv_context;
+
+/* Every byte of ours comes from here. `size` is never 0; alloc returns memory aligned to 64 bytes or NULL; free gets the
+ * size that was asked for. Both may be called from any thread of the pool. */
+typedef struct fv_allocator {
+    void *(*alloc)(void *user, size_t size);
+    void (*free)(void *user, void *ptr, size_t size);
+    void *user;
+} fv_allocator;
+
+typedef enum fv_level { FV_LEVEL_C = 0, FV_LEVEL_AVX2, FV_LEVEL_AVX512, FV_LEVEL_BEST = -1 } fv_level;
+
+typedef struct fv_context_options {
+    int threads;                   /* 0: one per available core; else 1..256 */
+    fv_level level;                /* kernels to use; FV_LEVEL_BEST: what the CPU can. Higher than the CPU's is an error */
+    const fv_allocator *allocator; /* NULL: the C library's */
+} fv_context_options;
+
+/* NULL options: all defaults {0, FV_LEVEL_BEST, NULL}. On FV_ERR_MEMORY *out is NULL and there is no message to ask for. */
+FV_API fv_status fv_context_create(const fv_context_options *options, fv_context **out);
+FV_API void fv_context_destroy(fv_context *ctx);
+/* The last error's sentence, "" if there was none. Valid until the next call with this context. */
+FV_API const char *fv_message(const fv_context *ctx);
+FV_API int fv_threads(const fv_context *ctx);
+FV_API fv_level fv_context_level(const fv_context *ctx);
+FV_API const char *fv_level_name(fv_level level); /* "c", "avx2", "avx512" */
+/* Raises or lowers the cancel flag; safe from a signal handler or another thread. A running call returns FV_ERR_CANCELLED
+ * soon after; the flag stays up until lowered. */
+FV_API void fv_cancel(fv_context *ctx, bool raised);
+
+/* ---- tensors ------------------------------------------------------------------------------------------------------ */
+
+typedef enum fv_dtype {
+    FV_F32 = 0,
+    FV_F16,
+    FV_BF16,
+    FV_Q8_0, /* 32 weights: f16 scale, 32 int8 */
+    FV_Q4_0, /* 32 weights: f16 scale, 32 nibbles, offset 8 */
+    FV_Q4_1, /* 32 weights: f16 scale, f16 minimum, 32 nibbles */
+    FV_I32,
+    FV_U8,
+    FV_DTYPE_COUNT
+} fv_dtype;
+
+FV_API const char *fv_dtype_name(fv_dtype dtype); /* "f32", "f16", "bf16", "q8_0", ... */
+/* Bytes of n elements in a row; n must be a multiple of 32 for the quantised types (0 is returned otherwise). */
+FV_API size_t fv_dtype_bytes(fv_dtype dtype, int64_t n);
+
+/* A borrowed view. Attention takes rank 4: (b, h, n, d), slowest first; strides are in elements, may be 0 or negative. */
+typedef struct fv_tensor {
+    void *data;
+    fv_dtype dtype;
+    int rank;
+    int64_t shape[4];
+    int64_t stride[4];
+} fv_tensor;
+
+/* A contiguous (b, h, n, d) view of `data`. */
+FV_API fv_tensor fv_tensor_view(const void *data, fv_dtype dtype, int64_t b, int64_t h, int64_t n, int64_t d);
+/* Lays a rank 3 or 4 DLPack tensor (a DLTensor *, CPU, float 32/16 or bfloat 16) out as a view; nothing is copied. Rank 3
+ * is (h, n, d) with b = 1. The view borrows the DLTensor's memory. */
+FV_API fv_status fv_tensor_from_dlpack(fv_context *ctx, const void *dl_tensor, fv_tensor *out);
+/* Makes a DLManagedTensor * that borrows the view's memory; its deleter frees only the wrapper. */
+FV_API fv_status fv_tensor_to_dlpack(fv_context *ctx, const fv_tensor *view, void **out_managed);
+
+/* ---- recipes ------------------------------------------------------------------------------------------------------ */
+
+/* A recipe names a method on each axis: "prefill=window:size=1024,decode=window:size=1024,kv=f16". A bare method
+ * ("window:size=1024") stands for prefill and decode both. An empty string is dense attention. */
+typedef struct fv_recipe fv_recipe;
+
+typedef enum fv_phase { FV_PREFILL = 0, FV_DECODE = 1 } fv_phase;
+
+FV_API fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **out);
+FV_API void fv_recipe_destroy(fv_recipe *recipe);
+/* The recipe in its normal form, every parameter written out. Owned by the recipe. */
+FV_API const char *fv_recipe_text(const fv_recipe *recipe);
+
+/* The registry behind `fovea methods`. */
+typedef enum fv_axis { FV_AXIS_PREFILL = 1, FV_AXIS_DECODE = 2, FV_AXIS_HEADS = 4, FV_AXIS_KV = 8 } fv_axis; /* a bit set */
+typedef enum fv_has { FV_HAS_FORWARD = 1, FV_HAS_STEP = 2, FV_HAS_BACKWARD = 4, FV_HAS_GPU = 8 } fv_has;     /* a bit set */
+typedef struct fv_method_parameter {
+    const char *name; /* as written in a recipe */
+    const char *help; /* one line with its unit */
+    double value;     /* default */
+    double least, most;
+} fv_method_parameter;
+typedef struct fv_method {
+    const char *name;  /* as written in a recipe */
+    const char *title; /* one line: what it does */
+    const char *paper; /* citation, or "" */
+    const char *key;   /* its row in the catalogue, or "" */
+    unsigned axes;     /* fv_axis bits */
+    unsigned has;      /* fv_has bits: what a test holds */
+    const fv_method_parameter *parameters;
+    int n_parameters;
+} fv_method;
+/* The i-th method in the order of names, NULL past the end. */
+FV_API const fv_method *fv_method_at(int i);
+FV_API const fv_method *fv_method_find(const char *name);
+
+/* ---- attention: plan, then run ------------------------------------------------------------------------------------- */
+
+/* What is to be computed. Start from fv_problem_default() and set what differs. Lengths are maxima: a run may bring less. */
+typedef struct fv_problem {
+    int64_t b;            /* sequences, at least 1; with `packed`, sequences in the pack */
+    int64_t h_q, h_kv;    /* heads */
+    int64_t n_q, n_kv;    /* longest rows of queries and of keys of one sequence; n_kv up to 2^30 */
+    int64_t d_k, d_v;     /* widths, 1..256 */
+    fv_dtype out_dtype;   /* f32 (default), f16 or bf16 */
+    float scale;          /* on the dot product; 0: 1/sqrt(d_k) */
+    float soft_cap;       /* c > 0: score = c tanh(score / c), before bias; 0: off */
+    bool causal;          /* see "Positions" above */
+    bool offset_set;      /* false: offset = n_kv - n_q of each sequence */
+    int64_t offset;       /* position of query 0, if offset_set */
+    int64_t window;       /* 0: off */
+    int64_t sinks;        /* keys that a window never hides; needs window > 0 */
+    bool packed;          /* sequences stand one after the other in tensors of b = 1: see q_start and k_start of fv_run */
+    bool has_bias;        /* an additive bias comes at run */
+    bool has_alibi;       /* ALiBi slopes come at run: score -= slope[h] * |position_q - position_k| */
+    bool has_sink_logits; /* a logit per query head joins each row's softmax without a value */
+    bool has_key_mask;    /* a mask over keys comes at run */
+    const fv_recipe
+        *recipe;    /* NULL: dense. A recipe's window and the problem's both apply. Borrowed until the plan is destroyed */
+    fv_phase phase; /* which of the recipe's methods: prefill (default) or decode */
+} fv_problem;
+
+FV_API fv_problem fv_problem_default(void);
+
+typedef struct fv_plan fv_plan;
+typedef struct fv_cache fv_cache;
+
+/* Checks the problem, picks kernels and tile sizes, sizes the workspace. */
+FV_API fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **out);
+FV_API void fv_plan_destroy(fv_plan *plan);
+/* Bytes that fv_plan_run needs; independent of n_q x n_kv (it grows with threads, widths and n_kv / 4096). */
+FV_API size_t fv_plan_workspace(const fv_plan *plan);
+
+/* What the last run visited. Pairs are (query head row, key). */
+typedef struct fv_run_stats {
+    uint64_t eligible_pairs; /* what the problem's own masks (causal, window, padding by length) leave visible */
+    uint64_t visited_pairs;  /* pairs in visited 64 x 64 blocks that are within the causal triangle */
+    uint64_t exact_pairs;    /* pairs that took part in a softmax */
+} fv_run_stats;
+
+/* The operands of one run. Zero-initialise, set what the problem asked for.
+ *   q (b, h_q, n_q, d_k), out (b, h_q, n_q, d_v), k (b, h_kv, n_kv, d_k), v (b, h_kv, n_kv, d_v)
+ * packed: q (1, h_q, sum n_q, d_k) and so on; rows q_start[s] .. q_start[s+1] belong to sequence s. */
+typedef struct fv_run {
+    fv_tensor q, k, v, out;
+    float *lse; /* (b, h_q, n_q) contiguous, natural logarithm, sink logit included; NULL: not wanted. packed: (h_q, sum n_q) */
+    const int32_t *q_start; /* b + 1 ascending row numbers, packed only */
+    const int32_t *k_start; /* likewise for keys */
+    const int32_t
+        *kv_length; /* b lengths: keys at or past it are padding; the offset counts from it. NULL: all. Not with packed */
+    const uint8_t *key_mask; /* (b, n_kv), 0 hides the key; packed: (sum n_kv). NULL unless has_key_mask */
+    fv_tensor bias; /* f32 (b, h_q, n_q, n_kv), added after the cap; a stride of 0 repeats. -inf hides. Not with packed */
+    const float *alibi_slopes; /* h_q */
+    const float *sink_logits;  /* h_q */
+    const fv_cache *cache;     /* if set, K and V come from layer `layer` of it and k, v are ignored; b must be 1 */
+    int layer;
+    fv_run_stats *stats; /* NULL: not wanted */
+} fv_run;
+
+/* `workspace` is 64-byte aligned, fv_plan_workspace bytes, and may be shared between plans that do not run at once. No
+ * allocation. */
+FV_API fv_status fv_plan_run(fv_plan *plan, const fv_run *run, void *workspace, size_t workspace_bytes);
+
+/* One-shot: softmax(q k^T scale [+ causal mask]) v. q, k, v, out as in fv_run, lse may be NULL. */
+FV_API fv_status fv_attention(fv_context *ctx, const fv_tensor *q, const fv_tensor *k, const fv_tensor *v, bool causal,
+                              const fv_tensor *out, float *lse);
+
+/* ---- cache --------------------------------------------------------------------------------------------------------- */
+
+/* Keys and values of one sequence: layers x KV heads, in pages of 64 entries (rows of K, rows of V, positions). Forks share
+ * full pages; bytes are allocated bytes. */
+typedef struct fv_cache_desc {
+    int layers;
+    int64_t h_kv, d_k, d_v;
+    fv_dtype k_dtype, v_dtype; /* f32, f16 or bf16 */
+} fv_cache_desc;
+
+FV_API fv_status fv_cache_create(fv_context *ctx, const fv_cache_desc *desc, fv_cache **out);
+FV_API void fv_cache_destroy(fv_cache *cache);
+FV_API fv_cache_desc fv_cache_describe(const fv_cache *cache);
+/* Appends n entries to one layer: k (1, h_kv, n, d_k), v (1, h_kv, n, d_v), any of f32, f16, bf16; rounded to the cache's
+ * dtypes. Entry e of the call gets position length + e. All or nothing. */
+FV_API fv_status fv_cache_append(fv_cache *cache, int layer, const fv_tensor *k, const fv_tensor *v);
+/* Entries of a layer. */
+FV_API int64_t fv_cache_length(const fv_cache *cache, int layer);
+/* Drops the entries at positions >= length in every layer. */
+FV_API fv_status fv_cache_truncate(fv_cache *cache, int64_t length);
+/* A second cache with the same entries; pages are shared until one of the two writes. */
+FV_API fv_status fv_cache_fork(fv_cache *cache, fv_cache **out);
+/* Bytes that this cache keeps allocated; a page shared by two forks counts in both. */
+FV_API size_t fv_cache_bytes(const fv_cache *cache);
+/* Copies entries [from, from + n) of one head out, row-major, in the cache's dtypes, n * fv_dtype_bytes(dtype, d) bytes each;
+ * either may be NULL. */
+FV_API fv_status fv_cache_read(const fv_cache *cache, int layer, int64_t head, int64_t from, int64_t n, void *k, void *v);
+
+/* ---- the machine --------------------------------------------------------------------------------------------------- */
+
+/* Measured ceilings of this machine with the context's threads, in units per second: used by `fovea bench`. */
+typedef struct fv_ceilings {
+    double fma_f32;  /* FLOP/s of f32 FMA at the context's level (2 per multiply-add) */
+    double dot_bf16; /* FLOP/s of vdpbf16ps, 0 where the CPU has none */
+    double dot_int8; /* op/s of vpdpbusd, 0 where the CPU has none */
+    double read;     /* bytes/s read from memory, each thread its own part of a buffer of four times the last cache */
+    double clock_hz; /* cycles a second of a dependent add chain */
+} fv_ceilings;
+FV_API fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
