@@ -3,6 +3,7 @@
 #define FVI_GGUF_H
 
 #include "base/base.h"
+#include "fovea/model.h"
 
 typedef enum fvi_gguf_type {
     FVI_GGUF_U8 = 0,
@@ -60,7 +61,9 @@ typedef struct fvi_gguf {
 } fvi_gguf;
 
 fv_status fvi_gguf_open(fv_context *ctx, const char *path, fvi_gguf **out);
-/* The same over memory that outlives it (fuzzing, tests). `name` is for messages. */
+/* The same over memory that outlives it (fuzzing, tests). `name` is for messages. Tensors are aligned within the file, so the
+ * memory must be 64-byte aligned if they are to be read in place.
+ * A tensor of a type that GGUF knows and Fovea does not compute with is listed with dtype FV_DTYPE_COUNT. */
 fv_status fvi_gguf_parse(fv_context *ctx, const char *name, const void *data, size_t size, fvi_gguf **out);
 void fvi_gguf_destroy(fvi_gguf *g);
 
@@ -75,5 +78,20 @@ fv_status fvi_gguf_bool(const fvi_gguf *g, const char *key, bool *inout);
 fv_status fvi_gguf_string(const fvi_gguf *g, const char *key, fvi_string *out);
 /* i-th string of an array of strings: *cursor starts at NULL and is moved on; call for i = 0, 1, 2 ... */
 fvi_string fvi_gguf_next_string(const fvi_gguf_entry *array, const uint8_t **cursor);
+
+/* GGUF's name of a tensor type ("q4_k"), NULL for a number it does not have. */
+const char *fvi_gguf_type_name(uint32_t file_type);
+/* "u32", "string", ... of a metadata value. */
+const char *fvi_gguf_value_name(fvi_gguf_type type);
+/* Bytes of one value; 0 for strings and arrays. */
+size_t fvi_gguf_value_bytes(fvi_gguf_type type);
+/* Where the record of an entry or a tensor starts in the file, from its key or name. */
+uint64_t fvi_gguf_record(const fvi_gguf *g, fvi_string name);
+/* "file: offset 0x...: KIND 'NAME': SENTENCE"; kind "" leaves the middle out. */
+fv_status fvi_gguf_fail(const fvi_gguf *g, fv_status status, uint64_t offset, const char *kind, fvi_string name,
+                        const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+/* The printed listing of an open file. */
+fv_status fvi_file_from_gguf(const fvi_gguf *g, fv_file **out);
 
 #endif
