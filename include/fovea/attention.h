@@ -141,6 +141,10 @@ FV_API fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **
 FV_API void fv_recipe_destroy(fv_recipe *recipe);
 /* The recipe in its normal form, every parameter written out. Owned by the recipe. */
 FV_API const char *fv_recipe_text(const fv_recipe *recipe);
+/* The K and V formats that the recipe asks for; false if it leaves them open. */
+FV_API bool fv_recipe_kv(const fv_recipe *recipe, fv_dtype *k, fv_dtype *v);
+/* True if a method hides keys from the softmax while the cache keeps them all. */
+FV_API bool fv_recipe_masks_only(const fv_recipe *recipe);
 
 /* The registry behind `fovea methods`. */
 typedef enum fv_axis { FV_AXIS_PREFILL = 1, FV_AXIS_DECODE = 2, FV_AXIS_HEADS = 4, FV_AXIS_KV = 8 } fv_axis; /* a bit set */

@@ -1,0 +1,21 @@
+/* recipe.h - a recipe as attend sees it: function tables and numbers, no names. src/method makes it from text. */
+#ifndef FVI_RECIPE_H
+#define FVI_RECIPE_H
+
+#include "select/select.h"
+
+typedef struct fvi_choice {
+    const fvi_selector *selector;
+    double value[FVI_PARAMETERS];
+} fvi_choice;
+
+struct fv_recipe {
+    fv_context *ctx;
+    fvi_choice choice[2]; /* by fv_phase */
+    bool masks_only;      /* hides keys that the cache keeps */
+    bool kv_set;
+    fv_dtype k_dtype, v_dtype;
+    char text[512]; /* normal form */
+};
+
+#endif

@@ -1,0 +1,27 @@
+/* method.h - the registry: one row a method. Families of rows stand in files of their own; registry.c lists the families.
+ *
+ * To add a method: its selector, policy, score part or rule in that part's room, one row here, one test in tests/method.
+ */
+#ifndef FVI_METHOD_H
+#define FVI_METHOD_H
+
+#include "select/select.h"
+
+typedef struct fvi_method_row {
+    fv_method info;
+    const fvi_selector *selector; /* for the axes prefill and decode */
+    bool masks_only;              /* hides keys, frees none */
+    const char *not_a_choice;     /* why a recipe cannot name it; NULL: it can */
+} fvi_method_row;
+
+typedef struct fvi_method_family {
+    const fvi_method_row *row;
+    int n;
+} fvi_method_family;
+
+extern const fvi_method_family fvi_methods_exact;
+extern const fvi_method_family fvi_methods_static;
+
+const fvi_method_row *fvi_method_row_find(const char *name, size_t size);
+
+#endif

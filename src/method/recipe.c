@@ -1,0 +1,222 @@
+/* recipe.c - the recipe parser: text to function tables and numbers.
+ *
+ *   recipe = item { "," item }      item = [ axis "=" ] method { ":" parameter "=" number } | "kv=" [k "/"] format
+ */
+#include "attend/recipe.h"
+#include "method/method.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What is being parsed, for messages. */
+typedef struct parser {
+    fv_context *ctx;
+    fv_recipe *recipe;
+    const char *text;
+    bool axis_set[3]; /* prefill, decode, kv */
+} parser;
+
+typedef struct piece {
+    const char *s;
+    size_t n;
+} piece;
+
+static bool is(piece p, const char *word) { return p.n == strlen(word) && memcmp(p.s, word, p.n) == 0; }
+
+/* Cuts off what stands before `mark` (all of it if there is none) and moves *rest past the mark. */
+static piece cut(piece *rest, char mark) {
+    const char *m = memchr(rest->s, mark, rest->n);
+    piece head = {rest->s, m == NULL ? rest->n : (size_t)(m - rest->s)};
+    size_t used = head.n + (m != NULL);
+    *rest = (piece){rest->s + used, rest->n - used};
+    return head;
+}
+
+static fv_status fail(const parser *p, piece at, const char *what) {
+    return fvi_fail(p->ctx, FV_ERR_ARGUMENT, "recipe '%s', column %d: '%.*s': %s", p->text, (int)(at.s - p->text) + 1, (int)at.n,
+                    at.s, what);
+}
+
+static fv_status parse_format(const parser *p, piece at, fv_dtype *out) {
+    for (int t = FV_F32; t <= FV_BF16; t++) {
+        if (is(at, fv_dtype_name((fv_dtype)t))) {
+            *out = (fv_dtype)t;
+            return FV_OK;
+        }
+    }
+    return fail(p, at, "not a format of the cache; there are f32, f16 and bf16");
+}
+
+static fv_status parse_kv(parser *p, piece value) {
+    piece rest = value, k = cut(&rest, '/');
+    fv_status status = parse_format(p, k, &p->recipe->k_dtype);
+    if (status == FV_OK) {
+        status = parse_format(p, rest.n > 0 ? rest : k, &p->recipe->v_dtype);
+    }
+    p->recipe->kv_set = true;
+    return status;
+}
+
+static fv_status parse_number(const parser *p, const fv_method_parameter *parameter, piece at, double *out) {
+    char buffer[64];
+    char *end = buffer;
+    if (at.n > 0 && at.n < sizeof buffer) {
+        memcpy(buffer, at.s, at.n);
+        buffer[at.n] = '\0';
+        *out = strtod(buffer, &end);
+    }
+    if (end == buffer || *end != '\0' || !(*out >= parameter->least && *out <= parameter->most)) {
+        char what[160];
+        snprintf(what, sizeof what, "%s takes a number from %g to %g (%s)", parameter->name, parameter->least, parameter->most,
+                 parameter->help);
+        return fail(p, at, what);
+    }
+    return FV_OK;
+}
+
+static fv_status parse_parameters(const parser *p, const fvi_method_row *row, piece rest, double *value) {
+    for (int i = 0; i < row->info.n_parameters; i++) {
+        value[i] = row->info.parameters[i].value;
+    }
+    while (rest.n > 0) {
+        piece assignment = cut(&rest, ':'), whole = assignment, name = cut(&assignment, '=');
+        int i = 0;
+        while (i < row->info.n_parameters && !is(name, row->info.parameters[i].name)) {
+            i++;
+        }
+        if (i == row->info.n_parameters) {
+            char what[200];
+            int used = snprintf(what, sizeof what, "%s has no such parameter;", row->info.name);
+            for (int k = 0; k < row->info.n_parameters && used < (int)sizeof what; k++) {
+                used += snprintf(what + used, sizeof what - (size_t)used, " %s", row->info.parameters[k].name);
+            }
+            return fail(p, whole, row->info.n_parameters > 0 ? what : "the method has no parameters");
+        }
+        fv_status status = parse_number(p, &row->info.parameters[i], assignment, &value[i]);
+        if (status != FV_OK) {
+            return status;
+        }
+    }
+    return FV_OK;
+}
+
+static fv_status parse_method(parser *p, piece value, unsigned axes) {
+    piece rest = value, name = cut(&rest, ':');
+    const fvi_method_row *row = fvi_method_row_find(name.s, name.n);
+    if (row == NULL) {
+        return fail(p, name, "no such method; `fovea methods` lists them");
+    }
+    if (row->not_a_choice != NULL) {
+        return fail(p, name, row->not_a_choice);
+    }
+    if ((row->info.axes & axes) != axes) {
+        return fail(p, name, "the method does not work on that axis");
+    }
+    fvi_choice choice = {.selector = row->selector};
+    fv_status status = parse_parameters(p, row, rest, choice.value);
+    for (int phase = 0; phase < 2 && status == FV_OK; phase++) {
+        if (axes & 1u << phase) {
+            if (p->axis_set[phase]) {
+                return fail(p, value, "a second method for the same axis");
+            }
+            p->axis_set[phase] = true;
+            p->recipe->choice[phase] = choice;
+            p->recipe->masks_only |= row->masks_only;
+        }
+    }
+    return status;
+}
+
+static fv_status parse_item(parser *p, piece item) {
+    piece rest = item;
+    const char *equal = memchr(item.s, '=', item.n), *colon = memchr(item.s, ':', item.n);
+    if (equal == NULL || (colon != NULL && colon < equal)) {
+        return parse_method(p, item, FV_AXIS_PREFILL | FV_AXIS_DECODE);
+    }
+    piece axis = cut(&rest, '=');
+    if (is(axis, "prefill")) {
+        return parse_method(p, rest, FV_AXIS_PREFILL);
+    }
+    if (is(axis, "decode")) {
+        return parse_method(p, rest, FV_AXIS_DECODE);
+    }
+    if (is(axis, "kv") && !p->axis_set[2]) {
+        p->axis_set[2] = true;
+        return parse_kv(p, rest);
+    }
+    return fail(p, axis, is(axis, "kv") ? "a second format" : "no such axis; there are prefill, decode and kv");
+}
+
+/* The name of the method that uses this selector. */
+static const fvi_method_row *row_of(const fvi_selector *selector) {
+    const fv_method *method;
+    for (int i = 0; (method = fv_method_at(i)) != NULL; i++) {
+        const fvi_method_row *row = fvi_method_row_find(method->name, strlen(method->name));
+        if (row->selector == selector) {
+            return row;
+        }
+    }
+    return NULL;
+}
+
+static void write_normal_form(fv_recipe *r) {
+    static const char *const axis[2] = {"prefill", "decode"};
+    size_t used = 0, size = sizeof r->text;
+    for (int phase = 0; phase < 2; phase++) {
+        const fvi_method_row *row = row_of(r->choice[phase].selector);
+        used += (size_t)snprintf(r->text + used, size - used, "%s%s=%s", phase > 0 ? "," : "", axis[phase], row->info.name);
+        for (int i = 0; i < row->info.n_parameters && used < size; i++) {
+            used += (size_t)snprintf(r->text + used, size - used, ":%s=%.9g", row->info.parameters[i].name,
+                                     r->choice[phase].value[i]);
+        }
+    }
+    if (r->kv_set && r->k_dtype == r->v_dtype) {
+        snprintf(r->text + used, size - used, ",kv=%s", fv_dtype_name(r->k_dtype));
+    } else if (r->kv_set) {
+        snprintf(r->text + used, size - used, ",kv=%s/%s", fv_dtype_name(r->k_dtype), fv_dtype_name(r->v_dtype));
+    }
+}
+
+fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **out) {
+    *out = NULL;
+    if (strlen(text) > 256) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "a recipe has at most 256 characters, this one %zu", strlen(text));
+    }
+    fv_recipe *r = fvi_zalloc(ctx, 1, sizeof *r);
+    if (r == NULL) {
+        return fvi_fail(ctx, FV_ERR_MEMORY, "no memory for a recipe");
+    }
+    *r = (fv_recipe){.ctx = ctx, .choice = {{.selector = &fvi_select_dense}, {.selector = &fvi_select_dense}}};
+    parser p = {.ctx = ctx, .recipe = r, .text = text};
+    fv_status status = FV_OK;
+    for (piece rest = {text, strlen(text)}; rest.n > 0 && status == FV_OK;) {
+        status = parse_item(&p, cut(&rest, ','));
+    }
+    if (status != FV_OK) {
+        fv_recipe_destroy(r);
+        return status;
+    }
+    write_normal_form(r);
+    *out = r;
+    return FV_OK;
+}
+
+void fv_recipe_destroy(fv_recipe *recipe) {
+    if (recipe != NULL) {
+        fvi_release(recipe->ctx, recipe, 1, sizeof *recipe);
+    }
+}
+
+const char *fv_recipe_text(const fv_recipe *recipe) { return recipe->text; }
+
+bool fv_recipe_kv(const fv_recipe *recipe, fv_dtype *k, fv_dtype *v) {
+    if (recipe->kv_set) {
+        *k = recipe->k_dtype;
+        *v = recipe->v_dtype;
+    }
+    return recipe->kv_set;
+}
+
+bool fv_recipe_masks_only(const fv_recipe *recipe) { return recipe->masks_only; }

@@ -1,0 +1,36 @@
+/* static.c - registry rows: patterns that are fixed before a query is seen. */
+#include "method/method.h"
+
+static const fv_method_parameter window_parameters[] = {
+    {.name = "size", .help = "keys a query sees, its own included", .value = 1024, .least = 1, .most = 1 << 30},
+};
+
+static const fv_method_parameter sinks_parameters[] = {
+    {.name = "sinks", .help = "first keys that stay visible", .value = 64, .least = 0, .most = 1 << 30},
+    {.name = "size", .help = "keys of the window, the query's own included", .value = 1024, .least = 1, .most = 1 << 30},
+};
+
+static const fvi_method_row row[] = {
+    {.info = {.name = "sinks",
+              .title = "the first keys and a sliding window",
+              .paper = "Xiao et al., Efficient Streaming Language Models with Attention Sinks, ICLR 2024",
+              .key = "",
+              .axes = FV_AXIS_PREFILL | FV_AXIS_DECODE,
+              .has = FV_HAS_FORWARD | FV_HAS_STEP,
+              .parameters = sinks_parameters,
+              .n_parameters = 2},
+     .selector = &fvi_select_sinks,
+     .masks_only = true},
+    {.info = {.name = "window",
+              .title = "a sliding window",
+              .paper = "Beltagy et al., Longformer: The Long-Document Transformer, 2020",
+              .key = "",
+              .axes = FV_AXIS_PREFILL | FV_AXIS_DECODE,
+              .has = FV_HAS_FORWARD | FV_HAS_STEP,
+              .parameters = window_parameters,
+              .n_parameters = 1},
+     .selector = &fvi_select_window,
+     .masks_only = true},
+};
+
+const fvi_method_family fvi_methods_static = {row, sizeof row / sizeof *row};
