@@ -5,10 +5,16 @@
 
 static size_t header_bytes(void) { return (size_t)fvi_round_up((int64_t)sizeof(fvi_page), 64); }
 
+static bool padded(const fv_cache *cache) {
+    return cache->k_row_bytes != fv_dtype_bytes(cache->desc.k_dtype, cache->desc.d_k) ||
+           cache->v_row_bytes != fv_dtype_bytes(cache->desc.v_dtype, cache->desc.d_v);
+}
+
 fvi_page *fvi_page_create(const fv_cache *cache) {
-    /* zeroed, so that the padding of rows adds nothing to a dot product that runs over it */
-    fvi_page *page = fvi_zalloc(cache->ctx, cache->page_bytes, 1);
+    fvi_page *page = fvi_alloc(cache->ctx, cache->page_bytes, 1);
     if (page != NULL) {
+        /* zeros in the padding of rows, so that a dot product may run over it */
+        memset(page, 0, padded(cache) ? cache->page_bytes : sizeof *page);
         page->refs = 1;
         page->k = (uint8_t *)page + header_bytes();
         page->v = page->k + FVI_PAGE * cache->k_row_bytes;
