@@ -1,0 +1,50 @@
+/* convert.h - rows of numbers from one type to another, and the layouts of the quantised blocks.
+ *
+ * Portable C whose loops have no branches, so that the compiler vectorises them: conversions are read once per prompt chunk or
+ * once per model, never per token. */
+#ifndef FVI_CONVERT_H
+#define FVI_CONVERT_H
+
+#include "base/base.h"
+
+#include <string.h>
+
+enum { FVI_BLOCK = 32 }; /* weights in a quantised block */
+
+typedef struct fvi_block_q8_0 {
+    uint16_t scale; /* f16 */
+    int8_t q[32];
+} fvi_block_q8_0;
+
+/* Nibbles: byte i holds weight i below and weight i + 16 above. */
+typedef struct fvi_block_q4_0 {
+    uint16_t scale; /* f16; weight = scale * (nibble - 8) */
+    uint8_t q[16];
+} fvi_block_q4_0;
+
+typedef struct fvi_block_q4_1 {
+    uint16_t scale, least; /* f16; weight = scale * nibble + least */
+    uint8_t q[16];
+} fvi_block_q4_1;
+
+/* As fvi_f16_to_f32, without branches and in line. */
+static inline float fvi_convert_f16(uint16_t h) {
+    uint32_t bits = (uint32_t)(h & 0x7fff) << 13;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    f *= 0x1p112f; /* moves the exponent's bias; subnormals come out right */
+    memcpy(&bits, &f, sizeof bits);
+    bits |= (h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0;
+    bits |= (uint32_t)(h & 0x8000) << 16;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* out[0..n) = the n elements at `row`, of type F32, F16, BF16, Q8_0, Q4_0 or Q4_1, exactly. n is a multiple of 32 for the
+ * quantised types. False, and nothing is written, for other types. */
+bool fvi_convert_to_f32(fv_dtype dtype, const void *row, int64_t n, float *out);
+/* Rounds to nearest even; overflow gives infinity, NaN stays NaN. */
+void fvi_convert_to_f16(int64_t n, const float *x, uint16_t *out);
+void fvi_convert_to_bf16(int64_t n, const float *x, uint16_t *out);
+
+#endif

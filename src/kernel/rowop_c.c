@@ -1,0 +1,21 @@
+/* rowop_c.c - rowop.h at level c. */
+#include "kernel/rowop_inline.h"
+
+static void swiglu(int64_t n, const float *gate, const float *up, float *out) { rowop_swiglu(n, gate, up, out); }
+static void exp_shift(int64_t n, const float *x, float shift, float *out) { rowop_exp_shift(n, x, shift, out); }
+
+void fvi_rowop_c(fvi_rowop_ops *ops) { *ops = (fvi_rowop_ops){.swiglu = swiglu, .exp_shift = exp_shift}; }
+
+void fvi_rowop_init(const fvi_cpu *cpu, fvi_rowop_ops *ops) {
+    fvi_rowop_c(ops);
+#if defined(__x86_64__)
+    if (cpu->avx2) {
+        fvi_rowop_avx2(ops);
+    }
+    if (cpu->avx512) {
+        fvi_rowop_avx512(ops);
+    }
+#else
+    (void)cpu;
+#endif
+}
