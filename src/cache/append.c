@@ -11,7 +11,7 @@ static fv_status check_shape(const fv_cache *cache, const char *name, const fv_t
                         x->rank, (long long)x->shape[0], (long long)x->shape[1], (long long)x->shape[2], (long long)x->shape[3],
                         (long long)cache->desc.h_kv, (long long)n, (long long)d);
     }
-    if (fvi_row_move_find(FV_F32, x->dtype) == NULL) {
+    if (fvi_row_move_find(&cache->ctx->cpu, FV_F32, x->dtype) == NULL) {
         return fvi_fail(cache->ctx, FV_ERR_UNSUPPORTED, "fv_cache_append: %s is %s, must be f32, f16 or bf16", name,
                         fv_dtype_name(x->dtype));
     }
@@ -96,14 +96,14 @@ typedef struct source {
     bool packed; /* numbers of a row stand side by side */
 } source;
 
-static source source_of(const fv_tensor *x, int64_t head, fv_dtype to) {
+static source source_of(const fv_cache *cache, const fv_tensor *x, int64_t head, fv_dtype to) {
     size_t element = fv_dtype_bytes(x->dtype, 1);
     return (source){.base = (const uint8_t *)x->data + head * x->stride[1] * (int64_t)element,
                     .element = element,
                     .row_stride = x->stride[2],
                     .stride = x->stride[3],
                     .d = x->shape[3],
-                    .move = fvi_row_move_find(to, x->dtype),
+                    .move = fvi_row_move_find(&cache->ctx->cpu, to, x->dtype),
                     .packed = x->stride[3] == 1 || x->shape[3] == 1};
 }
 
@@ -140,7 +140,7 @@ static void fill_page(const fv_cache *cache, fvi_page *page, const source *k, co
 
 static void fill_head(fv_cache *cache, int layer, int64_t h, const fv_tensor *k, const fv_tensor *v) {
     fvi_cache_head *head = fvi_cache_head_of(cache, layer, h);
-    source from_k = source_of(k, h, cache->desc.k_dtype), from_v = source_of(v, h, cache->desc.v_dtype);
+    source from_k = source_of(cache, k, h, cache->desc.k_dtype), from_v = source_of(cache, v, h, cache->desc.v_dtype);
     int64_t n = k->shape[2];
     cache->pages += fvi_ceil_div(head->length + n, FVI_PAGE) - fvi_ceil_div(head->length, FVI_PAGE);
     for (int64_t done = 0; done < n;) {

@@ -96,11 +96,17 @@ static void f16_from_bf16(void *restrict to, const void *restrict from, int64_t 
     }
 }
 
-fvi_row_move fvi_row_move_find(fv_dtype to, fv_dtype from) {
+fvi_row_move fvi_row_move_find(const fvi_cpu *cpu, fv_dtype to, fv_dtype from) {
     static const fvi_row_move move[3][3] = {
         [FV_F32] = {[FV_F32] = copy_4, [FV_F16] = f32_from_f16, [FV_BF16] = f32_from_bf16},
         [FV_F16] = {[FV_F32] = f16_from_f32, [FV_F16] = copy_2, [FV_BF16] = f16_from_bf16},
         [FV_BF16] = {[FV_F32] = bf16_from_f32, [FV_F16] = bf16_from_f16, [FV_BF16] = copy_2},
     };
+#if defined(__x86_64__)
+    if (cpu->avx2 && to == FV_F16 && from == FV_F32) {
+        return fvi_row_f16_from_f32_avx2;
+    }
+#endif
+    (void)cpu;
     return (unsigned)to < 3 && (unsigned)from < 3 ? move[to][from] : NULL;
 }

@@ -256,14 +256,19 @@ static void convert_case(fv_context *ctx, fv_dtype from, fv_dtype to, int order,
 
 static void any_type_and_stride(void **state) {
     (void)state;
-    alloc_fail m;
-    fv_context *ctx = alloc_fail_begin(&m, 1);
     fvi_rng rng = {20240517};
     print_message("seed %llu\n", (unsigned long long)rng.state);
-    for (int c = 0; c < 36; c++) {
-        convert_case(ctx, (fv_dtype)(c % 3), (fv_dtype)(c / 3 % 3), c / 9, &rng);
+    for (int level = FV_LEVEL_BEST; level <= FV_LEVEL_C; level++) {
+        alloc_fail m;
+        fv_context *ctx = alloc_fail_begin(&m, 1);
+        if (level == FV_LEVEL_C) {
+            ctx->cpu = (fvi_cpu){0};
+        }
+        for (int c = 0; c < 36; c++) {
+            convert_case(ctx, (fv_dtype)(c % 3), (fv_dtype)(c / 3 % 3), c / 9, &rng);
+        }
+        assert_int_equal(alloc_fail_end(&m, ctx), 0);
     }
-    assert_int_equal(alloc_fail_end(&m, ctx), 0);
 }
 
 static void refuses(fv_cache *cache, int layer, fv_tensor k, fv_tensor v, fv_status status, const char *word) {
