@@ -1,0 +1,65 @@
+/* fold.c - running softmax states: emptying, merging left to right, and the end of a row. */
+#include "attend/tile.h"
+
+#include <math.h>
+#include <string.h>
+
+void fvi_fold_clear(const fv_plan *plan, fvi_fold *fold, int64_t rows) {
+    for (int64_t r = 0; r < rows; r++) {
+        fold->m[r] = -INFINITY;
+        fold->sum[r] = 0;
+    }
+    memset(fold->out, 0, (size_t)(rows * plan->d_pad) * sizeof(float));
+}
+
+/* exp(m - to), where an empty state (-inf) counts nothing. */
+static float factor(float m, float to) { return m == -INFINITY ? 0.0f : m == to ? 1.0f : expf(m - to); }
+
+void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece, int64_t rows) {
+    for (int64_t r = 0; r < rows; r++) {
+        float m = fmaxf(total->m[r], piece->m[r]);
+        float a = factor(total->m[r], m), b = factor(piece->m[r], m);
+        float *out = total->out + r * plan->d_pad;
+        const float *more = piece->out + r * plan->d_pad;
+        total->m[r] = m;
+        total->sum[r] = total->sum[r] * a + piece->sum[r] * b;
+        for (int64_t c = 0; c < plan->d_pad; c++) {
+            out[c] = out[c] * a + more[c] * b;
+        }
+    }
+}
+
+/* A sink logit takes part in the softmax without a value. */
+static void add_sink(const fv_plan *plan, float logit, float *m, float *sum, float *out) {
+    float top = fmaxf(*m, logit);
+    if (top == -INFINITY) {
+        return;
+    }
+    float a = factor(*m, top);
+    *sum = *sum * a + factor(logit, top);
+    *m = top;
+    for (int64_t c = 0; c < plan->d_pad; c++) {
+        out[c] *= a;
+    }
+}
+
+void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_fold *fold) {
+    const fv_problem *p = &plan->problem;
+    int64_t rows = item->n_rows * plan->group, batch = p->packed ? 0 : item->sequence;
+    int64_t n_rows_out = run->q.shape[2];
+    for (int64_t r = 0; r < rows; r++) {
+        float *out = fold->out + r * plan->d_pad;
+        int64_t head = fvi_row_head(item, plan->group, r), i = item->q_start + item->row0 + r / plan->group;
+        if (p->has_sink_logits) {
+            add_sink(plan, run->sink_logits[head], &fold->m[r], &fold->sum[r], out);
+        }
+        float sum = fold->sum[r];
+        for (int64_t c = 0; c < p->d_v; c++) {
+            out[c] = sum == 0 ? 0.0f : out[c] / sum + 0.0f; /* + 0: no row tells by a zero's sign what it skipped */
+        }
+        fvi_store_row(p->out_dtype, out, p->d_v, fvi_tensor_at(&run->out, batch, head, i), run->out.stride[3]);
+        if (run->lse != NULL) {
+            run->lse[(batch * p->h_q + head) * n_rows_out + i] = sum == 0 ? -INFINITY : fold->m[r] + logf(sum);
+        }
+    }
+}

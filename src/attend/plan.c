@@ -1,0 +1,154 @@
+/* plan.c - checks a problem, chooses block sizes, and lays the workspace out. */
+#include "attend/plan.h"
+
+#include "attend/source.h"
+
+#include <math.h>
+
+fv_problem fv_problem_default(void) { return (fv_problem){.b = 1, .h_q = 1, .h_kv = 1, .out_dtype = FV_F32}; }
+
+static fv_status check_shapes(fv_context *ctx, const fv_problem *p) {
+    const struct {
+        const char *name;
+        int64_t value, least, most;
+    } field[] = {{"b", p->b, 1, 1 << 20},     {"h_q", p->h_q, 1, 1 << 16},         {"h_kv", p->h_kv, 1, 1 << 16},
+                 {"n_q", p->n_q, 0, 1 << 30}, {"n_kv", p->n_kv, 0, 1 << 30},       {"d_k", p->d_k, 1, 256},
+                 {"d_v", p->d_v, 1, 256},     {"window", p->window, 0, INT64_MAX}, {"sinks", p->sinks, 0, INT64_MAX}};
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
+        if (field[i].value < field[i].least || field[i].value > field[i].most) {
+            return fvi_fail(ctx, FV_ERR_ARGUMENT, "%s is %lld; it must be from %lld to %lld", field[i].name,
+                            (long long)field[i].value, (long long)field[i].least, (long long)field[i].most);
+        }
+    }
+    if (p->h_q % p->h_kv != 0) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "h_q is %lld and h_kv %lld; h_q must be a multiple of h_kv", (long long)p->h_q,
+                        (long long)p->h_kv);
+    }
+    return FV_OK;
+}
+
+static fv_status check_problem(fv_context *ctx, const fv_problem *p) {
+    fv_status status = check_shapes(ctx, p);
+    if (status != FV_OK) {
+        return status;
+    }
+    if (p->out_dtype != FV_F32 && p->out_dtype != FV_F16 && p->out_dtype != FV_BF16) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "out_dtype is %s; it must be f32, f16 or bf16", fv_dtype_name(p->out_dtype));
+    }
+    if (!isfinite(p->scale) || !isfinite(p->soft_cap) || p->soft_cap < 0) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "scale %g and soft_cap %g must be finite, and soft_cap not negative",
+                        (double)p->scale, (double)p->soft_cap);
+    }
+    if (p->sinks > 0 && p->window == 0) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "sinks is %lld without a window; set window too", (long long)p->sinks);
+    }
+    if (p->packed && p->has_bias) {
+        return fvi_fail(ctx, FV_ERR_UNSUPPORTED,
+                        "an additive bias does not go with packed sequences; use a batch with kv_length");
+    }
+    if (p->phase != FV_PREFILL && p->phase != FV_DECODE) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "phase is %d; it must be FV_PREFILL or FV_DECODE", (int)p->phase);
+    }
+    if (p->offset_set && (p->offset < -(INT64_C(1) << 30) || p->offset > INT64_C(1) << 30)) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "offset is %lld; it must be within 2^30 of 0", (long long)p->offset);
+    }
+    return FV_OK;
+}
+
+static void choose_sizes(fv_plan *plan) {
+    const fv_problem *p = &plan->problem;
+    plan->group = p->h_q / p->h_kv;
+    plan->d_pad = fvi_tile_pad(p->d_v);
+    plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), FVI_ITEM_ROWS / plan->group));
+    plan->rows = plan->q_block * plan->group;
+    plan->sub_rows = fvi_min(plan->rows, (int64_t)plan->ops.row_block * fvi_max(1, 36 / plan->ops.row_block));
+    /* blocks of shorter sequences may be cut finer: at most one more a sequence, and as many again when items are halved */
+    int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->group));
+    plan->max_items = p->b * p->h_kv * fvi_max(1, fvi_ceil_div(p->n_q, least_block));
+    plan->partial_rows = fvi_min(plan->rows, fvi_max(FVI_PARTIAL_ROWS, plan->group));
+    int64_t pieces = fvi_ceil_div(p->n_kv, FVI_PIECE);
+    plan->partials = pieces > 1 ? fvi_min(plan->max_items, 4 * plan->threads) * pieces : 0;
+}
+
+typedef struct layout_cursor {
+    size_t at;
+    bool overflow;
+} layout_cursor;
+
+static size_t take(layout_cursor *c, int64_t n, size_t size) {
+    size_t start = c->at, bytes;
+    c->overflow |=
+        !fvi_mul((size_t)n, size, &bytes) || !fvi_add(bytes, 63, &bytes) || !fvi_add(c->at, bytes & ~(size_t)63, &c->at);
+    return start;
+}
+
+/* One code path for sizes and offsets: what is asked for is what is used. */
+static bool lay_out(fv_plan *plan) {
+    const fv_problem *p = &plan->problem;
+    fvi_layout *at = &plan->at;
+    layout_cursor c = {0};
+    at->q = take(&c, plan->rows * p->d_k, sizeof(float));
+    at->s = take(&c, plan->sub_rows * FVI_LEAF, sizeof(float));
+    at->kt = take(&c, p->d_k * FVI_LEAF, sizeof(float));
+    at->vt = take(&c, plan->d_pad * FVI_LEAF, sizeof(float));
+    at->vt_row = take(&c, plan->d_pad * FVI_LEAF, sizeof(float));
+    at->gather = take(&c, (p->d_k + p->d_v) * FVI_LEAF, sizeof(float));
+    at->out = take(&c, plan->rows * plan->d_pad, sizeof(float));
+    at->total = take(&c, plan->rows * plan->d_pad, sizeof(float));
+    at->m = take(&c, plan->rows, sizeof(float));
+    at->sum = take(&c, plan->rows, sizeof(float));
+    at->alpha = take(&c, plan->rows, sizeof(float));
+    at->total_m = take(&c, plan->rows, sizeof(float));
+    at->total_sum = take(&c, plan->rows, sizeof(float));
+    at->seen = take(&c, plan->sub_rows, sizeof(uint64_t));
+    at->thread_bytes = c.at;
+    c.at = 0;
+    take(&c, plan->partial_rows * (plan->d_pad + 2), sizeof(float));
+    at->partial_bytes = c.at;
+    c.at = 0;
+    take(&c, plan->threads, at->thread_bytes);
+    at->partial = take(&c, plan->partials, at->partial_bytes);
+    at->items = take(&c, plan->max_items, sizeof(fvi_item));
+    at->stats = take(&c, plan->threads, 64);
+    at->bytes = c.at;
+    return !c.overflow;
+}
+
+fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **out) {
+    *out = NULL;
+    fv_status status = check_problem(ctx, problem);
+    if (status != FV_OK) {
+        return status;
+    }
+    fv_plan *plan = fvi_zalloc(ctx, 1, sizeof *plan);
+    if (plan == NULL) {
+        return fvi_fail(ctx, FV_ERR_MEMORY, "no memory for a plan (%zu bytes)", sizeof *plan);
+    }
+    plan->ctx = ctx;
+    plan->problem = *problem;
+    if (plan->problem.scale == 0) {
+        plan->problem.scale = 1.0f / sqrtf((float)problem->d_k);
+    }
+    plan->choice = (fvi_choice){.selector = &fvi_select_dense};
+    if (problem->recipe != NULL) {
+        plan->choice = problem->recipe->choice[problem->phase];
+    }
+    plan->rule = (fvi_rule){problem->causal, problem->window, problem->sinks};
+    plan->threads = fv_threads(ctx);
+    fvi_tile_init(&ctx->cpu, &plan->ops);
+    choose_sizes(plan);
+    if (!lay_out(plan)) {
+        fv_plan_destroy(plan);
+        return fvi_fail(ctx, FV_ERR_MEMORY, "the workspace of this problem would be larger than memory can be");
+    }
+    *out = plan;
+    return FV_OK;
+}
+
+void fv_plan_destroy(fv_plan *plan) {
+    if (plan != NULL) {
+        fvi_release(plan->ctx, plan, 1, sizeof *plan);
+    }
+}
+
+size_t fv_plan_workspace(const fv_plan *plan) { return plan->at.bytes; }

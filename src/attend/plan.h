@@ -1,0 +1,57 @@
+/* plan.h - a plan, and the scratch that a run cuts its workspace into.
+ *
+ * Work items are (sequence, KV head, block of query positions); the rows of an item are its positions times the query heads
+ * of the group, position-major, so that rows that see a key are neighbours. Keys are folded in leaves of 64 and pieces of
+ * 4096, cut from the sequence's first key. A run gives whole items to threads, or, where items are fewer than threads can
+ * use, single pieces of items, whose partial results are folded left to right afterwards: the same arithmetic either way.
+ */
+#ifndef FVI_PLAN_H
+#define FVI_PLAN_H
+
+#include "attend/recipe.h"
+#include "kernel/tile.h"
+
+enum {
+    FVI_PIECE = 4096,      /* keys */
+    FVI_ITEM_ROWS = 256,   /* rows of an item, at most, if the group allows */
+    FVI_PARTIAL_ROWS = 64, /* items of more rows, and more than one position, are not cut into pieces */
+};
+
+/* Byte offsets into the workspace; of one thread's scratch, and of the partial results behind all of them. */
+typedef struct fvi_layout {
+    size_t q, s, kt, vt, vt_row, gather, out, total, m, sum, alpha, total_m, total_sum, seen;
+    size_t thread_bytes;
+    size_t partial, partial_bytes; /* start; one partial result: rows x (d_pad + m + sum) */
+    size_t items;                  /* start of the item table */
+    size_t stats;                  /* start of per-thread statistics */
+    size_t bytes;
+} fvi_layout;
+
+struct fv_plan {
+    fv_context *ctx;
+    fv_problem problem;
+    fvi_choice choice;
+    fvi_rule rule; /* the problem's own */
+    fvi_tile_ops ops;
+    int64_t group;
+    int64_t q_block;      /* positions of an item at most */
+    int64_t rows;         /* rows of an item at most */
+    int64_t sub_rows;     /* rows of a score tile */
+    int64_t d_pad;        /* d_v padded */
+    int64_t partial_rows; /* rows of a partial result */
+    int64_t partials;     /* how many partial results fit */
+    int64_t max_items;    /* of a run */
+    int threads;
+    fvi_layout at;
+};
+
+/* One sequence's part of a run. */
+typedef struct fvi_item {
+    int64_t sequence, kv_head;
+    int64_t row0, n_rows; /* query positions of the item: row0 .. row0 + n_rows - 1 of the sequence */
+    int64_t n_q, n_kv;    /* of the sequence */
+    int64_t q_start, k_start;
+    int64_t offset;
+} fvi_item;
+
+#endif

@@ -1,0 +1,303 @@
+/* run.c - checks a run's operands, cuts it into items, and hands items or pieces of items to the threads. */
+#include "attend/tile.h"
+#include "base/threads.h"
+
+#include <string.h>
+
+static fv_status check_tensor(fv_context *ctx, const char *name, const fv_tensor *t, int64_t b, int64_t h, int64_t d) {
+    if (t->rank != 4 || t->shape[0] != b || t->shape[1] != h || t->shape[3] != d || t->shape[2] < 0) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT,
+                        "%s has shape (%lld, %lld, %lld, %lld) and rank %d; the plan wants (%lld, %lld, n, %lld)", name,
+                        (long long)t->shape[0], (long long)t->shape[1], (long long)t->shape[2], (long long)t->shape[3], t->rank,
+                        (long long)b, (long long)h, (long long)d);
+    }
+    if (t->dtype != FV_F32 && t->dtype != FV_F16 && t->dtype != FV_BF16) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "%s is %s; it must be f32, f16 or bf16", name, fv_dtype_name(t->dtype));
+    }
+    if (t->data == NULL && t->shape[0] * t->shape[2] > 0) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "%s has no data", name);
+    }
+    return FV_OK;
+}
+
+static fv_status check_extras(fv_context *ctx, const fv_problem *p, const fv_run *run) {
+    const struct {
+        bool asked, given;
+        const char *name;
+    } extra[] = {{p->has_alibi, run->alibi_slopes != NULL, "alibi_slopes"},
+                 {p->has_sink_logits, run->sink_logits != NULL, "sink_logits"},
+                 {p->has_key_mask, run->key_mask != NULL, "key_mask"},
+                 {p->has_bias, run->bias.data != NULL, "bias"},
+                 {p->packed, run->q_start != NULL && run->k_start != NULL, "q_start and k_start"}};
+    for (size_t i = 0; i < sizeof extra / sizeof *extra; i++) {
+        if (extra[i].asked != extra[i].given) {
+            return fvi_fail(ctx, FV_ERR_ARGUMENT, "the plan was made %s %s, the run comes %s",
+                            extra[i].asked ? "with" : "without", extra[i].name, extra[i].given ? "with it" : "without");
+        }
+    }
+    if (p->packed && run->kv_length != NULL) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "kv_length does not go with packed sequences: k_start has the lengths");
+    }
+    return FV_OK;
+}
+
+static fv_status check_bias(fv_context *ctx, const fv_problem *p, const fv_run *run, int64_t n_kv) {
+    const fv_tensor *b = &run->bias;
+    if (p->has_bias && (b->rank != 4 || b->dtype != FV_F32 || b->shape[0] != p->b || b->shape[1] != p->h_q ||
+                        b->shape[2] != run->q.shape[2] || b->shape[3] != n_kv)) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT,
+                        "bias must be f32 of shape (%lld, %lld, %lld, %lld); repeat a dimension by a stride of 0",
+                        (long long)p->b, (long long)p->h_q, (long long)run->q.shape[2], (long long)n_kv);
+    }
+    return FV_OK;
+}
+
+static fv_status check_cache(fv_context *ctx, const fv_problem *p, const fv_run *run) {
+    const fv_cache_desc *c = &run->cache->desc;
+    if (c->h_kv != p->h_kv || c->d_k != p->d_k || c->d_v != p->d_v || p->b != 1 || p->packed) {
+        return fvi_fail(
+            ctx, FV_ERR_ARGUMENT,
+            "the cache has %lld KV heads of widths %lld and %lld, the plan %lld of %lld and %lld and b = %lld (1 is needed)",
+            (long long)c->h_kv, (long long)c->d_k, (long long)c->d_v, (long long)p->h_kv, (long long)p->d_k, (long long)p->d_v,
+            (long long)p->b);
+    }
+    if (run->layer < 0 || run->layer >= c->layers) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "layer is %d; the cache has layers 0 to %d", run->layer, c->layers - 1);
+    }
+    if (p->has_key_mask || run->kv_length != NULL) {
+        return fvi_fail(ctx, FV_ERR_UNSUPPORTED, "key_mask and kv_length go with tensors, not with a cache");
+    }
+    return FV_OK;
+}
+
+static fv_status check_starts(fv_context *ctx, const char *name, const int32_t *start, int64_t b, int64_t rows, int64_t most) {
+    for (int64_t s = 0; s < b; s++) {
+        if (start[0] != 0 || start[s + 1] < start[s] || start[s + 1] > rows || start[s + 1] - start[s] > most) {
+            return fvi_fail(
+                ctx, FV_ERR_ARGUMENT,
+                "%s[%lld..%lld] is %d..%d; starts begin at 0, ascend, end within %lld rows and cut sequences of at most %lld",
+                name, (long long)s, (long long)s + 1, start[s], start[s + 1], (long long)rows, (long long)most);
+        }
+    }
+    return FV_OK;
+}
+
+static fv_status check_lengths(fv_context *ctx, const fv_problem *p, const fv_run *run, int64_t n_kv) {
+    if (p->packed) {
+        fv_status status = check_starts(ctx, "q_start", run->q_start, p->b, run->q.shape[2], p->n_q);
+        return status != FV_OK ? status : check_starts(ctx, "k_start", run->k_start, p->b, n_kv, p->n_kv);
+    }
+    if (run->q.shape[2] > p->n_q || n_kv > p->n_kv) {
+        return fvi_fail(ctx, FV_ERR_RANGE, "the run has %lld queries and %lld keys; the plan was made for at most %lld and %lld",
+                        (long long)run->q.shape[2], (long long)n_kv, (long long)p->n_q, (long long)p->n_kv);
+    }
+    for (int64_t s = 0; run->kv_length != NULL && s < p->b; s++) {
+        if (run->kv_length[s] < 0 || run->kv_length[s] > n_kv) {
+            return fvi_fail(ctx, FV_ERR_ARGUMENT, "kv_length[%lld] is %d; it must be from 0 to %lld", (long long)s,
+                            run->kv_length[s], (long long)n_kv);
+        }
+    }
+    return FV_OK;
+}
+
+static int64_t keys_of(const fv_run *run) {
+    return run->cache != NULL ? fv_cache_length(run->cache, run->layer) : run->k.shape[2];
+}
+
+static fv_status check_run(const fv_plan *plan, const fv_run *run, const void *workspace, size_t bytes) {
+    fv_context *ctx = plan->ctx;
+    const fv_problem *p = &plan->problem;
+    if (bytes < plan->at.bytes || workspace == NULL || (uintptr_t)workspace % 64 != 0) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "the workspace has %zu bytes at %p; the plan needs %zu bytes, 64-byte aligned",
+                        bytes, workspace, plan->at.bytes);
+    }
+    int64_t b = p->packed ? 1 : p->b;
+    fv_status status = check_tensor(ctx, "q", &run->q, b, p->h_q, p->d_k);
+    if (status == FV_OK) {
+        status = check_tensor(ctx, "out", &run->out, b, p->h_q, p->d_v);
+    }
+    if (status == FV_OK && (run->out.dtype != p->out_dtype || run->out.shape[2] != run->q.shape[2])) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "out is %s with %lld rows; it must be %s with q's %lld",
+                        fv_dtype_name(run->out.dtype), (long long)run->out.shape[2], fv_dtype_name(p->out_dtype),
+                        (long long)run->q.shape[2]);
+    }
+    if (status == FV_OK && run->cache != NULL) {
+        status = check_cache(ctx, p, run);
+    }
+    if (status == FV_OK && run->cache == NULL) {
+        status = check_tensor(ctx, "k", &run->k, b, p->h_kv, p->d_k);
+    }
+    if (status == FV_OK && run->cache == NULL) {
+        status = check_tensor(ctx, "v", &run->v, b, p->h_kv, p->d_v);
+    }
+    if (status == FV_OK && run->cache == NULL && run->v.shape[2] != run->k.shape[2]) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "k has %lld rows and v %lld; they must be equal", (long long)run->k.shape[2],
+                        (long long)run->v.shape[2]);
+    }
+    if (status == FV_OK) {
+        status = check_extras(ctx, p, run);
+    }
+    if (status == FV_OK) {
+        status = check_lengths(ctx, p, run, keys_of(run));
+    }
+    return status == FV_OK ? check_bias(ctx, p, run, keys_of(run)) : status;
+}
+
+/* One run in progress. */
+typedef struct job {
+    const fv_plan *plan;
+    const fv_run *run;
+    uint8_t *workspace;
+    fvi_item *item;
+    int64_t items, pieces; /* pieces: of the longest sequence */
+} job;
+
+/* The item without its rows: lengths and places of a sequence. */
+static fvi_item sequence_item(const fv_plan *plan, const fv_run *run, int64_t s) {
+    fvi_item item = {.sequence = s, .n_q = run->q.shape[2], .n_kv = keys_of(run)};
+    if (plan->problem.packed) {
+        item.q_start = run->q_start[s];
+        item.k_start = run->k_start[s];
+        item.n_q = run->q_start[s + 1] - run->q_start[s];
+        item.n_kv = run->k_start[s + 1] - run->k_start[s];
+    } else if (run->kv_length != NULL) {
+        item.n_kv = run->kv_length[s];
+    }
+    item.offset = plan->problem.offset_set ? plan->problem.offset : item.n_kv - item.n_q;
+    return item;
+}
+
+static int64_t count_items(const fv_plan *plan, const fv_run *run, int64_t q_block) {
+    int64_t items = 0;
+    for (int64_t s = 0; s < plan->problem.b; s++) {
+        items += plan->problem.h_kv * fvi_ceil_div(sequence_item(plan, run, s).n_q, q_block);
+    }
+    return items;
+}
+
+/* Fewer positions an item where that lets more threads work; bits do not depend on it. */
+static int64_t fit_block(const fv_plan *plan, const fv_run *run) {
+    int64_t q_block = plan->q_block;
+    while (q_block > 1 && q_block * plan->group >= 2 * FVI_PARTIAL_ROWS && count_items(plan, run, q_block) < 4 * plan->threads) {
+        q_block /= 2;
+    }
+    return q_block;
+}
+
+/* Late rows of a causal prompt see most keys: they go first, so that threads end together. */
+static void list_items(job *j, int64_t q_block) {
+    for (int64_t s = 0; s < j->plan->problem.b; s++) {
+        fvi_item item = sequence_item(j->plan, j->run, s);
+        j->pieces = fvi_max(j->pieces, fvi_ceil_div(item.n_kv, FVI_PIECE));
+        for (int64_t block = fvi_ceil_div(item.n_q, q_block) - 1; block >= 0; block--) {
+            item.row0 = block * q_block;
+            item.n_rows = fvi_min(q_block, item.n_q - item.row0);
+            for (item.kv_head = 0; item.kv_head < j->plan->problem.h_kv; item.kv_head++) {
+                j->item[j->items++] = item;
+            }
+        }
+    }
+}
+
+static void run_item(void *arg, int64_t i, int worker) {
+    const job *j = arg;
+    const fv_plan *plan = j->plan;
+    const fvi_item *item = &j->item[i];
+    int64_t rows = item->n_rows * plan->group;
+    fvi_scratch scratch;
+    fvi_scratch_cut(plan, j->workspace, worker, &scratch);
+    fvi_tile_load_queries(plan, j->run, item, &scratch);
+    fvi_fold_clear(plan, &scratch.total, rows);
+    for (int64_t from = 0; from < item->n_kv; from += FVI_PIECE) {
+        fvi_fold_clear(plan, &scratch.piece, rows);
+        fvi_tile_piece(plan, j->run, item, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &scratch.piece);
+        fvi_fold_merge(plan, &scratch.total, &scratch.piece, rows);
+    }
+    fvi_tile_finish(plan, j->run, item, &scratch.total);
+}
+
+static fvi_fold partial_at(const job *j, int64_t i, int64_t piece) {
+    const fv_plan *plan = j->plan;
+    float *base = (float *)(j->workspace + plan->at.partial + (size_t)(i * j->pieces + piece) * plan->at.partial_bytes);
+    int64_t rows = plan->partial_rows;
+    return (fvi_fold){.out = base, .m = base + rows * plan->d_pad, .sum = base + rows * (plan->d_pad + 1)};
+}
+
+static void run_piece(void *arg, int64_t i, int worker) {
+    const job *j = arg;
+    const fv_plan *plan = j->plan;
+    const fvi_item *item = &j->item[i / j->pieces];
+    int64_t from = i % j->pieces * FVI_PIECE;
+    fvi_fold fold = partial_at(j, i / j->pieces, i % j->pieces);
+    fvi_scratch scratch;
+    fvi_scratch_cut(plan, j->workspace, worker, &scratch);
+    fvi_fold_clear(plan, &fold, item->n_rows * plan->group);
+    if (from < item->n_kv) {
+        fvi_tile_load_queries(plan, j->run, item, &scratch);
+        fvi_tile_piece(plan, j->run, item, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &fold);
+    }
+}
+
+static void finish_item(void *arg, int64_t i, int worker) {
+    const job *j = arg;
+    const fv_plan *plan = j->plan;
+    int64_t rows = j->item[i].n_rows * plan->group;
+    fvi_scratch scratch;
+    fvi_scratch_cut(plan, j->workspace, worker, &scratch);
+    fvi_fold_clear(plan, &scratch.total, rows);
+    for (int64_t piece = 0; piece < j->pieces; piece++) {
+        fvi_fold part = partial_at(j, i, piece);
+        fvi_fold_merge(plan, &scratch.total, &part, rows);
+    }
+    fvi_tile_finish(plan, j->run, &j->item[i], &scratch.total);
+}
+
+static bool cut_into_pieces(const job *j, int64_t q_block) {
+    const fv_plan *plan = j->plan;
+    return j->pieces > 1 && j->items < 4 * plan->threads && j->items * j->pieces <= plan->partials &&
+           q_block * plan->group <= plan->partial_rows;
+}
+
+static void sum_stats(const job *j) {
+    fv_run_stats sum = {0};
+    for (int w = 0; w < j->plan->threads; w++) {
+        const fv_run_stats *s = (const fv_run_stats *)(j->workspace + j->plan->at.stats + (size_t)w * 64);
+        sum.visited_pairs += s->visited_pairs;
+        sum.exact_pairs += s->exact_pairs;
+    }
+    for (int64_t i = 0; i < j->items; i++) {
+        const fvi_item *item = &j->item[i];
+        for (int64_t r = 0; r < item->n_rows; r++) {
+            fvi_span span[2];
+            int n = fvi_rule_spans(&j->plan->rule, item->offset + item->row0 + r, item->n_kv, span);
+            for (int k = 0; k < n; k++) {
+                sum.eligible_pairs += (uint64_t)((span[k].to - span[k].from) * j->plan->group);
+            }
+        }
+    }
+    *j->run->stats = sum;
+}
+
+fv_status fv_plan_run(fv_plan *plan, const fv_run *run, void *workspace, size_t workspace_bytes) {
+    fv_status status = check_run(plan, run, workspace, workspace_bytes);
+    if (status != FV_OK) {
+        return status;
+    }
+    job j = {.plan = plan, .run = run, .workspace = workspace, .item = (fvi_item *)((uint8_t *)workspace + plan->at.items)};
+    memset(j.workspace + plan->at.stats, 0, (size_t)plan->threads * 64);
+    int64_t q_block = fit_block(plan, run);
+    list_items(&j, q_block);
+    if (cut_into_pieces(&j, q_block)) {
+        fvi_parallel(plan->ctx, j.items * j.pieces, run_piece, &j);
+        fvi_parallel(plan->ctx, j.items, finish_item, &j);
+    } else {
+        fvi_parallel(plan->ctx, j.items, run_item, &j);
+    }
+    if (fvi_cancelled(plan->ctx)) {
+        return fvi_fail(plan->ctx, FV_ERR_CANCELLED, "cancelled");
+    }
+    if (run->stats != NULL) {
+        sum_stats(&j);
+    }
+    return FV_OK;
+}

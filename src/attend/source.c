@@ -1,0 +1,82 @@
+/* source.c - leaves of 64 keys from tensors and caches, and rows in and out of any format. */
+#include "attend/source.h"
+
+#include <string.h>
+
+void fvi_load_row(fv_dtype dtype, const void *data, int64_t stride, int64_t n, float *out) {
+    if (dtype == FV_F32) {
+        const float *x = data;
+        for (int64_t i = 0; i < n; i++) {
+            out[i] = x[i * stride];
+        }
+        return;
+    }
+    const uint16_t *x = data;
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = dtype == FV_F16 ? fvi_f16_to_f32(x[i * stride]) : fvi_bf16_to_f32(x[i * stride]);
+    }
+}
+
+void fvi_store_row(fv_dtype dtype, const float *row, int64_t n, void *data, int64_t stride) {
+    if (dtype == FV_F32) {
+        float *x = data;
+        for (int64_t i = 0; i < n; i++) {
+            x[i * stride] = row[i];
+        }
+        return;
+    }
+    uint16_t *x = data;
+    for (int64_t i = 0; i < n; i++) {
+        x[i * stride] = dtype == FV_F16 ? fvi_f32_to_f16(row[i]) : fvi_f32_to_bf16(row[i]);
+    }
+}
+
+/* Rows of t whose elements stand apart, side by side in `to`; returns the end of what was written, 64-byte aligned. */
+static uint8_t *gather_rows(const fv_tensor *t, const uint8_t *from, int n, uint8_t *to) {
+    size_t size = fv_dtype_bytes(t->dtype, 1);
+    for (int j = 0; j < n; j++) {
+        const uint8_t *row = from + j * t->stride[2] * (int64_t)size;
+        uint8_t *row_out = to + (size_t)j * (size_t)t->shape[3] * size;
+        for (int64_t c = 0; c < t->shape[3]; c++) {
+            memcpy(row_out + (size_t)c * size, row + c * t->stride[3] * (int64_t)size, size);
+        }
+    }
+    return to + FVI_PAGE * (size_t)t->shape[3] * size;
+}
+
+static const uint8_t *rows_of(const fvi_source *s, const fv_tensor *t, int64_t first, int n, uint8_t **gather,
+                              int64_t *row_bytes) {
+    const uint8_t *rows = fvi_tensor_at(t, s->sequence, s->head, s->start + first);
+    int64_t size = (int64_t)fv_dtype_bytes(t->dtype, 1);
+    if (t->stride[3] == 1 || t->shape[3] == 1) {
+        *row_bytes = t->stride[2] * size;
+        return rows;
+    }
+    uint8_t *to = *gather;
+    *gather = gather_rows(t, rows, n, to);
+    *row_bytes = t->shape[3] * size;
+    return to;
+}
+
+void fvi_source_leaf(const fvi_source *s, int64_t leaf, void *gather, fvi_leaf *out) {
+    if (s->cache != NULL) {
+        const fvi_page *page = fvi_cache_page(s->cache, s->layer, s->head, leaf);
+        bool gaps = page->max_position - page->min_position != page->n - 1;
+        *out = (fvi_leaf){.k = page->k,
+                          .v = page->v,
+                          .k_row_bytes = (int64_t)s->cache->k_row_bytes,
+                          .v_row_bytes = (int64_t)s->cache->v_row_bytes,
+                          .k_dtype = s->cache->desc.k_dtype,
+                          .v_dtype = s->cache->desc.v_dtype,
+                          .n = page->n,
+                          .position = gaps ? page->position : NULL,
+                          .first = page->min_position};
+        return;
+    }
+    int64_t first = leaf * FVI_PAGE;
+    uint8_t *room = gather;
+    *out = (fvi_leaf){.k_dtype = s->k->dtype, .v_dtype = s->v->dtype, .first = first};
+    out->n = (int)fvi_min(FVI_PAGE, s->n_kv - first);
+    out->k = rows_of(s, s->k, first, out->n, &room, &out->k_row_bytes);
+    out->v = rows_of(s, s->v, first, out->n, &room, &out->v_row_bytes);
+}

@@ -1,0 +1,36 @@
+/* source.h - where keys and values come from: tensors of any strides, or the pages of a cache. */
+#ifndef FVI_SOURCE_H
+#define FVI_SOURCE_H
+
+#include "cache/cache.h"
+
+/* One leaf in place, or gathered into scratch where elements of a row do not stand side by side. */
+typedef struct fvi_leaf {
+    const uint8_t *k, *v;
+    int64_t k_row_bytes, v_row_bytes;
+    fv_dtype k_dtype, v_dtype;
+    int n;
+    const int32_t *position; /* n ascending; NULL: first, first + 1, ... */
+    int64_t first;
+} fvi_leaf;
+
+typedef struct fvi_source {
+    const fv_cache *cache; /* or NULL: tensors */
+    int layer;
+    const fv_tensor *k, *v;
+    int64_t sequence, start; /* of tensors: batch index, first row */
+    int64_t head, n_kv;
+} fvi_source;
+
+/* Leaf number `leaf`. `gather` holds 64 * (d_k + d_v) floats. */
+void fvi_source_leaf(const fvi_source *source, int64_t leaf, void *gather, fvi_leaf *out);
+
+/* n elements at `data`, `stride` elements apart, as f32. dtype is f32, f16 or bf16. */
+void fvi_load_row(fv_dtype dtype, const void *data, int64_t stride, int64_t n, float *out);
+void fvi_store_row(fv_dtype dtype, const float *row, int64_t n, void *data, int64_t stride);
+/* Address of element (b, h, n, 0). */
+static inline uint8_t *fvi_tensor_at(const fv_tensor *t, int64_t b, int64_t h, int64_t n) {
+    return (uint8_t *)t->data + (b * t->stride[0] + h * t->stride[1] + n * t->stride[2]) * (int64_t)fv_dtype_bytes(t->dtype, 1);
+}
+
+#endif

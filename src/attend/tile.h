@@ -1,0 +1,37 @@
+/* tile.h - the tile executor: streaming softmax of one item's rows over an index of key blocks. */
+#ifndef FVI_TILE_H
+#define FVI_TILE_H
+
+#include "attend/score.h"
+
+/* Running state of an item's rows over some keys: (max, sum, unnormalised out). */
+typedef struct fvi_fold {
+    float *m, *sum; /* (rows) */
+    float *out;     /* (rows, d_pad) */
+} fvi_fold;
+
+/* One thread's scratch, cut from the workspace. */
+typedef struct fvi_scratch {
+    float *q, *s, *kt, *vt, *vt_row, *alpha;
+    void *gather;
+    uint64_t *seen;
+    fvi_fold piece, total;
+    fv_run_stats *stats;
+} fvi_scratch;
+
+void fvi_scratch_cut(const fv_plan *plan, void *workspace, int worker, fvi_scratch *out);
+
+/* Empties a fold of `rows` rows: m = -inf, sum = 0, out = 0. */
+void fvi_fold_clear(const fv_plan *plan, fvi_fold *fold, int64_t rows);
+/* total = total followed by piece: both rescaled to the larger maximum. An empty side leaves the other's bits alone. */
+void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece, int64_t rows);
+
+/* Queries of an item, scaled, as f32: scratch->q. */
+void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_scratch *scratch);
+/* Folds the keys [from, to) of the item's sequence (a piece: from is a multiple of 4096) into `fold`, which starts empty. */
+void fvi_tile_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t from, int64_t to, fvi_scratch *scratch,
+                    fvi_fold *fold);
+/* Normalises, adds the sink logit, writes out and lse. */
+void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_fold *fold);
+
+#endif
