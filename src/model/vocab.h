@@ -32,8 +32,8 @@ typedef struct fvi_merge {
     int32_t rank, result;
 } fvi_merge;
 
-/* A word and its ids. An empty slot has size 0. One line of the CPU's cache. */
-enum { FVI_WORD_BYTES = 22, FVI_WORD_IDS = 10 };
+/* A word and its ids; size 0 is an empty slot. One line of the CPU's cache. */
+enum { FVI_WORD_BYTES = 22, FVI_WORD_IDS = 10, FVI_WORD_SLOTS = 1 << 14 };
 typedef struct fvi_word {
     uint8_t size, n;
     char bytes[FVI_WORD_BYTES];
@@ -56,6 +56,8 @@ typedef struct fvi_scratch {
     int64_t text_capacity;
 } fvi_scratch;
 
+enum { FVI_JOINT_WORDS = 1024 };
+
 struct fv_vocab {
     fv_context *ctx;
     fvi_vocab_kind kind;
@@ -74,7 +76,7 @@ struct fv_vocab {
     size_t slots;
 
     fvi_merge *merge; /* likewise over pairs */
-    size_t merges;
+    size_t merge_slots;
 
     int32_t *special; /* control and user-defined tokens in the order of their bytes */
     int32_t specials;
@@ -86,10 +88,52 @@ struct fv_vocab {
     uint64_t *joint;    /* a bit for the hash of each pair of characters that stand side by side in some token */
     int32_t (*part)[2]; /* of unused tokens, n pairs; NULL if the vocabulary has none */
 
-    fvi_word *word; /* FVI_WORD_SLOTS */
+    fvi_word *word; /* FVI_WORD_SLOTS, by hash; a newcomer takes the slot */
 };
 
 /* Reads the tokenizer of an open file; `g` is not kept. FV_ERR_FORMAT names file and field. */
 fv_status fvi_vocab_from_gguf(fv_context *ctx, const fvi_gguf *g, fv_vocab **out);
+
+static inline size_t fvi_piece_size(const fv_vocab *v, int32_t id) { return v->start[id + 1] - v->start[id]; }
+static inline const char *fvi_piece(const fv_vocab *v, int32_t id) { return v->bytes + v->start[id]; }
+uint64_t fvi_hash(const char *bytes, size_t size);
+/* The token that is exactly these bytes, of those that text can become; -1: none. */
+int32_t fvi_vocab_find(const fv_vocab *v, const char *bytes, size_t size);
+
+/* ---- merging (bpe.c) ---- */
+
+/* The table for `pairs` merges at most. False: no memory. */
+bool fvi_merges_reserve(fv_vocab *v, size_t pairs);
+/* A pair that is there already keeps its rank. */
+void fvi_merges_add(fv_vocab *v, fvi_merge merge);
+const fvi_merge *fvi_merges_find(const fv_vocab *v, int32_t left, int32_t right);
+
+/* Room for n symbols; their ids are then the caller's to set. */
+fv_status fvi_symbols_reserve(fv_context *ctx, fvi_scratch *scratch, size_t n);
+/* Merges the first n symbols until no merge is left; the result hangs on `next` from symbol 0. O(n log n). */
+void fvi_symbols_merge(const fv_vocab *v, fvi_scratch *scratch, size_t n);
+void fvi_scratch_release(fv_context *ctx, fvi_scratch *scratch);
+
+fv_status fvi_tokens_append(fv_context *ctx, fv_tokens *out, const int32_t *id, int64_t n);
+/* Appends a word's ids if the cache has them. */
+fv_status fvi_word_take(fv_context *ctx, const fv_vocab *v, const char *word, size_t size, fv_tokens *out, bool *hit);
+/* Keeps the ids that out has from `first` on as those of a word, if they fit. */
+void fvi_word_keep(const fv_vocab *v, const char *word, size_t size, const fv_tokens *out, int64_t first);
+
+/* ---- a stretch of text without special tokens ---- */
+
+fv_status fvi_bpe_encode(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, const char *text, size_t size, fv_tokens *out);
+/* `prefix`: the stretch begins the text, where the space prefix goes. */
+fv_status fvi_spm_encode(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, const char *text, size_t size, bool prefix,
+                         fv_tokens *out);
+
+/* ---- loading ---- */
+
+/* The bytes that a byte-level token's letters stand for, size of them at most; -1 if it is not written in such letters. */
+int64_t fvi_bpe_decode(const char *letters, size_t size, char *out);
+fv_status fvi_bpe_load(fv_vocab *v, const fvi_gguf *g);
+/* The score of each token. */
+fv_status fvi_vocab_scores(const fv_vocab *v, const fvi_gguf *g, float *out);
+fv_status fvi_spm_load(fv_vocab *v, const fvi_gguf *g);
 
 #endif
