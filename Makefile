@@ -11,7 +11,7 @@ help: ## this list
 
 build: ## the program (build/fovea) and the libraries
 	@tools/setup --look build
-	@tools/build $(BUILD)
+	@tools/build $(BUILD) product
 
 demo: ## install what building needs, build, compare methods on the default model and Moby-Dick
 	@tools/setup build
@@ -28,7 +28,7 @@ check-deep: ## the slow tests: sanitizers, fuzzers, mutations, real models (at m
 	@tools/check-deep $(BUILD)
 
 install: build ## install the program, libraries, headers and the default model (PREFIX, DESTDIR)
-	@tools/build --prefix '$(PREFIX)' $(BUILD)
+	@tools/build --prefix '$(PREFIX)' $(BUILD) product
 	@meson install -C $(BUILD) --no-rebuild --quiet $(if $(DESTDIR),--destdir '$(abspath $(DESTDIR))')
 	@if [ -z '$(DESTDIR)' ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
 
