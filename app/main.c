@@ -10,13 +10,17 @@ typedef struct command {
 } command;
 
 static const command commands[] = {
+    {"run", "generate text from a prompt, a file or a conversation", command_run},
+    {"compare", "what attention methods cost and lose on your model and text", command_compare},
     {"perplexity", "how well the model predicts a text", command_perplexity},
+    {"info", "what is in a model file", command_info},
 #ifdef HAVE_TOKENIZE
     {"tokenize", "text to tokens, with the pieces or as JSON lines", command_tokenize},
 #endif
 #ifdef HAVE_ATTEND
     {"attend", "attention on .npy arrays", command_attend},
 #endif
+    {"bench", "the machine's measured ceilings, and each kernel's share of them", command_bench},
     {"methods", "the attention methods, their papers and parameters", command_methods},
 };
 
