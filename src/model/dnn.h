@@ -1,0 +1,38 @@
+/* dnn.h - oneDNN's matrix product in fixed shapes, so that a row's bits cannot depend on how many rows a call has.
+ *
+ * A shape multiplies panels of FVI_DNN_PANEL rows of x by a block of n rows of W. There are three heights of panel, which share
+ * one packed form of W, and oneDNN 2.6 gives a row the same bits in each and in any place; that is checked when a shape is made.
+ * Where it does not hold, the shape's only height is 1: slow, but the rule stands.
+ *
+ * oneDNN chooses its own instructions (all that the CPU has, whatever the context's level) and works on the thread that calls. */
+#ifndef FVI_DNN_H
+#define FVI_DNN_H
+
+#include "base/base.h"
+
+enum { FVI_DNN_HEIGHTS = 3, FVI_DNN_TALLEST = 128, FVI_DNN_MIDDLE = 32, FVI_DNN_LOWEST = 8 };
+
+typedef struct fvi_dnn fvi_dnn;
+
+/* y (h, n) with rows ldc floats apart = x (h, k) W^T, W (n, k); x and W in f32 or bf16, sums and y in f32. */
+typedef struct fvi_dnn_key {
+    int64_t n, k, ldc;
+    bool bf16;
+} fvi_dnn_key;
+
+fv_status fvi_dnn_create(fv_context *ctx, fvi_dnn **out);
+void fvi_dnn_destroy(fvi_dnn *dnn);
+/* The number of such a shape, made if there is none; not from inside a parallel loop. */
+fv_status fvi_dnn_shape(fvi_dnn *dnn, fvi_dnn_key key, int *out);
+size_t fvi_dnn_packed_bytes(const fvi_dnn *dnn, int shape);
+/* Bytes allocated by us for scratch. */
+size_t fvi_dnn_bytes(const fvi_dnn *dnn);
+
+/* The tallest panel of the shape that has at most `rows` rows, or the lowest one if all are taller. */
+int64_t fvi_dnn_height(const fvi_dnn *dnn, int shape, int64_t rows);
+
+/* From inside a loop, one call at a time per worker; false if oneDNN refused. packed is 64-byte aligned, w contiguous. */
+bool fvi_dnn_pack(fvi_dnn *dnn, int shape, int worker, const void *w, void *packed);
+bool fvi_dnn_multiply(fvi_dnn *dnn, int shape, int worker, int64_t height, const void *x, const void *packed, float *y);
+
+#endif

@@ -1,0 +1,426 @@
+/* linear.c - see linear.h. For prompts a matrix is cut into blocks of rows of about a million weights, kept unpacked or unpacked
+ * when they are met: both are the same products of the same blocks. A block meets the rows of x in dnn.h's panels. */
+#include "model/linear.h"
+
+#include "base/threads.h"
+#include "kernel/convert.h"
+#include "kernel/matvec.h"
+#include "model/dnn.h"
+
+#include <string.h>
+
+enum {
+    BLOCK_WEIGHTS = 1 << 20, /* with 512 inputs 2048 rows; a worker's two scratch blocks then fit the second-level cache's size */
+    BLOCK_ROWS = 2048,
+    STEP_BYTES = 32 << 10 /* of weights in one item of a step: some microseconds */
+};
+static const size_t default_extra = (size_t)256 << 20;
+
+typedef struct kept {
+    void *data;
+    size_t bytes;
+} kept;
+
+/* One worker's room: a panel of x and of y, a block of W as numbers and as oneDNN wants it. */
+typedef struct room {
+    void *x, *rows, *packed;
+    float *y;
+} room;
+
+struct fvi_gemm {
+    fv_context *ctx;
+    fvi_matvec_ops matvec;
+    fvi_dnn *dnn;
+    size_t extra, kept_bytes;
+    kept *kept;
+    int64_t n_kept, capacity;
+    room *rooms;
+    size_t x_bytes, y_bytes, rows_bytes, packed_bytes; /* of each room's parts */
+};
+
+/* ---- life ---- */
+
+fv_status fvi_gemm_create(fv_context *ctx, size_t extra_bytes, fvi_gemm **out) {
+    *out = NULL;
+    fvi_gemm *gemm = fvi_zalloc(ctx, 1, sizeof *gemm);
+    if (gemm == NULL) {
+        return fvi_fail(ctx, FV_ERR_MEMORY, "no memory for the weight products");
+    }
+    gemm->ctx = ctx;
+    gemm->extra = extra_bytes == 0 ? default_extra : extra_bytes;
+    fvi_matvec_init(&ctx->cpu, &gemm->matvec);
+    gemm->rooms = fvi_zalloc(ctx, (size_t)ctx->threads, sizeof *gemm->rooms);
+    fv_status status = gemm->rooms == NULL ? fvi_fail(ctx, FV_ERR_MEMORY, "no memory for the weight products") : FV_OK;
+    if (status == FV_OK) {
+        status = fvi_dnn_create(ctx, &gemm->dnn);
+    }
+    if (status != FV_OK) {
+        fvi_gemm_destroy(gemm);
+        return status;
+    }
+    *out = gemm;
+    return FV_OK;
+}
+
+void fvi_gemm_destroy(fvi_gemm *gemm) {
+    if (gemm == NULL) {
+        return;
+    }
+    fv_context *ctx = gemm->ctx;
+    for (int64_t i = 0; i < gemm->n_kept; i++) {
+        fvi_release(ctx, gemm->kept[i].data, gemm->kept[i].bytes, 1);
+    }
+    fvi_release(ctx, gemm->kept, (size_t)gemm->capacity, sizeof *gemm->kept);
+    for (int i = 0; gemm->rooms != NULL && i < ctx->threads; i++) {
+        fvi_release(ctx, gemm->rooms[i].x, gemm->x_bytes, 1);
+        fvi_release(ctx, gemm->rooms[i].y, gemm->y_bytes, 1);
+        fvi_release(ctx, gemm->rooms[i].rows, gemm->rows_bytes, 1);
+        fvi_release(ctx, gemm->rooms[i].packed, gemm->packed_bytes, 1);
+    }
+    fvi_release(ctx, gemm->rooms, (size_t)ctx->threads, sizeof *gemm->rooms);
+    fvi_dnn_destroy(gemm->dnn);
+    fvi_release(ctx, gemm, 1, sizeof *gemm);
+}
+
+size_t fvi_gemm_bytes(const fvi_gemm *gemm) {
+    size_t room_bytes = gemm->x_bytes + gemm->y_bytes + gemm->rows_bytes + gemm->packed_bytes;
+    return gemm->kept_bytes + room_bytes * (size_t)gemm->ctx->threads + fvi_dnn_bytes(gemm->dnn);
+}
+
+/* ---- preparing ---- */
+
+static bool in_bf16(const fvi_gemm *gemm, const fvi_linear *w) {
+    return gemm->ctx->cpu.avx512_bf16 && w->dtype != FV_F32 && w->dtype != FV_F16;
+}
+
+static size_t element_bytes(const fvi_gemm *gemm, const fvi_linear *w) { return in_bf16(gemm, w) ? 2 : 4; }
+
+static int64_t block_count(const fvi_linear *w) { return fvi_ceil_div(w->n_out, w->block); }
+static int64_t block_rows(const fvi_linear *w, int64_t block) { return fvi_min(w->block, w->n_out - block * w->block); }
+static int block_shape(const fvi_linear *w, int64_t block) { return block + 1 < block_count(w) ? w->shape : w->last_shape; }
+
+static size_t packed_stride(const fvi_gemm *gemm, const fvi_linear *w) {
+    return (size_t)fvi_round_up((int64_t)fvi_dnn_packed_bytes(gemm->dnn, w->shape), 64);
+}
+
+/* Rows [first, first + n) of W as numbers. */
+static void unpack_rows(const fvi_linear *w, int64_t first, int64_t n, bool bf16, void *out) {
+    size_t stride = fv_dtype_bytes(w->dtype, w->n_in);
+    const char *row = (const char *)w->data + (size_t)first * stride;
+    if (!bf16) {
+        for (int64_t r = 0; r < n; r++, row += stride) {
+            fvi_convert_to_f32(w->dtype, row, w->n_in, (float *)out + r * w->n_in);
+        }
+        return;
+    }
+    uint16_t *to = out;
+    float part[256]; /* a multiple of the quantised block */
+    for (int64_t r = 0; r < n; r++, row += stride, to += w->n_in) {
+        for (int64_t i = 0; i < w->n_in; i += 256) {
+            int64_t some = fvi_min(256, w->n_in - i);
+            fvi_convert_to_f32(w->dtype, row + fv_dtype_bytes(w->dtype, i), some, part);
+            fvi_convert_to_bf16(some, part, to + i);
+        }
+    }
+}
+
+/* False if oneDNN refused. */
+static bool unpack_block(fvi_gemm *gemm, const fvi_linear *w, int64_t block, int worker, void *packed) {
+    room *r = &gemm->rooms[worker];
+    unpack_rows(w, block * w->block, block_rows(w, block), in_bf16(gemm, w), r->rows);
+    return fvi_dnn_pack(gemm->dnn, block_shape(w, block), worker, r->rows, packed);
+}
+
+static bool grow_part(fvi_gemm *gemm, size_t offset, size_t *bytes, size_t need) {
+    if (need <= *bytes) {
+        return true;
+    }
+    size_t before = *bytes;
+    for (int i = 0; i < gemm->ctx->threads; i++) {
+        void **part = (void **)((char *)&gemm->rooms[i] + offset);
+        fvi_release(gemm->ctx, *part, before, 1);
+        *part = NULL;
+    }
+    *bytes = need;
+    for (int i = 0; i < gemm->ctx->threads; i++) {
+        void **part = (void **)((char *)&gemm->rooms[i] + offset);
+        *part = fvi_alloc(gemm->ctx, need, 1);
+        if (*part == NULL) {
+            *bytes = need; /* what is held, and what is NULL, is released with it */
+            return false;
+        }
+    }
+    return true;
+}
+
+typedef struct unpack_job {
+    fvi_gemm *gemm;
+    const fvi_linear *w;
+    atomic_bool refused;
+} unpack_job;
+
+static void unpack_item(void *arg, int64_t block, int worker) {
+    unpack_job *job = arg;
+    char *packed = (char *)job->w->packed + (size_t)block * packed_stride(job->gemm, job->w);
+    if (!unpack_block(job->gemm, job->w, block, worker, packed)) {
+        atomic_store(&job->refused, true);
+    }
+}
+
+static fv_status finish(const fvi_gemm *gemm, const fvi_linear *w, bool refused) {
+    if (refused) {
+        return fvi_fail(gemm->ctx, FV_ERR_UNSUPPORTED, "oneDNN failed in a product with %s (%lld x %lld %s)",
+                        w->name == NULL ? "a matrix" : w->name, (long long)w->n_out, (long long)w->n_in, fv_dtype_name(w->dtype));
+    }
+    if (fvi_cancelled(gemm->ctx)) {
+        return fvi_fail(gemm->ctx, FV_ERR_CANCELLED, "cancelled");
+    }
+    return FV_OK;
+}
+
+/* Keeps the unpacked form if the budget allows. */
+static fv_status keep_unpacked(fvi_gemm *gemm, fvi_linear *w) {
+    size_t bytes = 0;
+    if (!fvi_mul(packed_stride(gemm, w), (size_t)block_count(w), &bytes) || bytes > gemm->extra - gemm->kept_bytes) {
+        return FV_OK;
+    }
+    if (!fvi_grow(gemm->ctx, (void **)&gemm->kept, &gemm->capacity, gemm->n_kept + 1, sizeof *gemm->kept) ||
+        (w->packed = fvi_alloc(gemm->ctx, bytes, 1)) == NULL) {
+        return fvi_fail(gemm->ctx, FV_ERR_MEMORY, "no memory for %zu bytes of %s, unpacked", bytes,
+                        w->name == NULL ? "a matrix" : w->name);
+    }
+    gemm->kept[gemm->n_kept++] = (kept){w->packed, bytes};
+    gemm->kept_bytes += bytes;
+    unpack_job job = {.gemm = gemm, .w = w};
+    fvi_parallel(gemm->ctx, block_count(w), unpack_item, &job);
+    return finish(gemm, w, atomic_load(&job.refused));
+}
+
+fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
+    const char *name = w->name == NULL ? "a matrix" : w->name;
+    w->block = 0;
+    w->packed = NULL;
+    if ((unsigned)w->dtype >= FV_DTYPE_COUNT || gemm->matvec.rows[w->dtype] == NULL) {
+        return fvi_fail(gemm->ctx, FV_ERR_UNSUPPORTED, "%s is %s; weights are f32, f16, bf16, q8_0, q4_0 or q4_1", name,
+                        fv_dtype_name(w->dtype));
+    }
+    if (w->n_in < 1 || w->n_out < 1 || w->n_in > BLOCK_WEIGHTS || w->n_out > INT32_MAX ||
+        fv_dtype_bytes(w->dtype, w->n_in) == 0) {
+        return fvi_fail(gemm->ctx, FV_ERR_UNSUPPORTED,
+                        "%s has %lld x %lld weights; rows hold 1 to %d, in blocks of 32 if quantised", name, (long long)w->n_out,
+                        (long long)w->n_in, BLOCK_WEIGHTS);
+    }
+    int64_t block = fvi_min(BLOCK_ROWS, fvi_max(BLOCK_WEIGHTS / w->n_in, 64) / 64 * 64);
+    w->block = fvi_min(block, w->n_out);
+    fvi_dnn_key key = {w->block, w->n_in, w->n_out, in_bf16(gemm, w)};
+    fv_status status = fvi_dnn_shape(gemm->dnn, key, &w->shape);
+    if (status == FV_OK) {
+        key.n = block_rows(w, block_count(w) - 1);
+        status = fvi_dnn_shape(gemm->dnn, key, &w->last_shape);
+    }
+    if (status == FV_OK) {
+        size_t row = (size_t)w->n_in * element_bytes(gemm, w);
+        bool ok = grow_part(gemm, offsetof(room, x), &gemm->x_bytes, FVI_DNN_TALLEST * row) &&
+                  grow_part(gemm, offsetof(room, y), &gemm->y_bytes, FVI_DNN_LOWEST * (size_t)w->n_out * sizeof(float)) &&
+                  grow_part(gemm, offsetof(room, rows), &gemm->rows_bytes, (size_t)w->block * row);
+        status = ok ? keep_unpacked(gemm, w) : fvi_fail(gemm->ctx, FV_ERR_MEMORY, "no memory for the weight products' scratch");
+    }
+    if (status == FV_OK && w->packed == NULL &&
+        !grow_part(gemm, offsetof(room, packed), &gemm->packed_bytes, packed_stride(gemm, w))) {
+        status = fvi_fail(gemm->ctx, FV_ERR_MEMORY, "no memory for the weight products' scratch");
+    }
+    w->block = status == FV_OK ? w->block : 0;
+    return status;
+}
+
+/* ---- prompts ---- */
+
+typedef struct prompt_job {
+    fvi_gemm *gemm;
+    const fvi_linear *const *w;
+    float *const *y;
+    int n;
+    const float *x;
+    int64_t m;
+    atomic_bool refused;
+} prompt_job;
+
+/* A panel of x: its rows, how many are real, and where the product finds them. */
+typedef struct panel {
+    int64_t first, rows, height;
+    const void *x;
+} panel;
+
+/* Panels do not depend on the matrix: all shapes have the same heights unless rows disagreed, and then 1 divides any. */
+static panel panel_at(int64_t m, int64_t first) {
+    static const int64_t height[] = {FVI_DNN_TALLEST, FVI_DNN_MIDDLE, FVI_DNN_LOWEST};
+    int i = 0;
+    while (height[i] > m - first && height[i] > FVI_DNN_LOWEST) {
+        i++;
+    }
+    return (panel){.first = first, .rows = fvi_min(height[i], m - first), .height = height[i]};
+}
+
+/* Rounds or pads a panel of x into the worker's room where it cannot be read in place. */
+static void load_panel(const prompt_job *job, int worker, panel *p) {
+    int64_t n_in = job->w[0]->n_in, n = p->rows * n_in;
+    const float *x = job->x + p->first * n_in;
+    void *to = job->gemm->rooms[worker].x;
+    size_t element = element_bytes(job->gemm, job->w[0]);
+    p->x = to;
+    if (element == 2) {
+        fvi_convert_to_bf16(n, x, to);
+    } else if (p->rows == p->height) {
+        p->x = x;
+    } else {
+        memcpy(to, x, (size_t)n * sizeof *x);
+    }
+    if (p->rows < p->height) {
+        memset((char *)to + (size_t)n * element, 0, (size_t)((p->height - p->rows) * n_in) * element);
+    }
+}
+
+/* One block of w[i] with one panel of x; a panel that is not full goes by way of the room. */
+static bool multiply(prompt_job *job, int i, int64_t block, const void *packed, const panel *p, int worker) {
+    fvi_gemm *gemm = job->gemm;
+    const fvi_linear *w = job->w[i];
+    bool full = p->rows == p->height;
+    float *y = full ? job->y[i] + p->first * w->n_out + block * w->block : gemm->rooms[worker].y;
+    int shape = block_shape(w, block);
+    size_t x_row = (size_t)w->n_in * element_bytes(gemm, w);
+    bool ok = true;
+    for (int64_t r = 0; ok && r < p->height;) {
+        int64_t height = fvi_dnn_height(gemm->dnn, shape, p->height - r);
+        ok = fvi_dnn_multiply(gemm->dnn, shape, worker, height, (const char *)p->x + (size_t)r * x_row, packed, y + r * w->n_out);
+        r += height;
+    }
+    for (int64_t r = 0; ok && !full && r < p->rows; r++) {
+        memcpy(job->y[i] + (p->first + r) * w->n_out + block * w->block, y + r * w->n_out,
+               (size_t)block_rows(w, block) * sizeof *y);
+    }
+    return ok;
+}
+
+/* Item: a panel of x, with all blocks of all matrices that are kept unpacked. */
+static void kept_item(void *arg, int64_t item, int worker) {
+    prompt_job *job = arg;
+    panel p = panel_at(job->m, 0);
+    for (int64_t i = 0; i < item; i++) {
+        p = panel_at(job->m, p.first + p.rows);
+    }
+    load_panel(job, worker, &p);
+    for (int i = 0; i < job->n; i++) {
+        const fvi_linear *w = job->w[i];
+        for (int64_t block = 0; w->packed != NULL && block < block_count(w); block++) {
+            const char *packed = (const char *)w->packed + (size_t)block * packed_stride(job->gemm, w);
+            if (!multiply(job, i, block, packed, &p, worker)) {
+                atomic_store(&job->refused, true);
+                return;
+            }
+        }
+    }
+}
+
+/* Item: a block of the job's only matrix, unpacked now, with all panels of x. */
+static void passing_item(void *arg, int64_t block, int worker) {
+    prompt_job *job = arg;
+    void *packed = job->gemm->rooms[worker].packed;
+    bool ok = unpack_block(job->gemm, job->w[0], block, worker, packed);
+    for (panel p = panel_at(job->m, 0); ok && p.rows > 0; p = panel_at(job->m, p.first + p.rows)) {
+        load_panel(job, worker, &p);
+        ok = multiply(job, 0, block, packed, &p, worker);
+    }
+    if (!ok) {
+        atomic_store(&job->refused, true);
+    }
+}
+
+static int64_t panel_count(int64_t m) {
+    int64_t n = 0;
+    for (panel p = panel_at(m, 0); p.rows > 0; p = panel_at(m, p.first + p.rows)) {
+        n++;
+    }
+    return n;
+}
+
+/* All matrices have the same n_in and element type. */
+static fv_status prompt_alike(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x, int64_t m) {
+    prompt_job job = {.gemm = gemm, .w = w, .y = y, .n = n, .x = x, .m = m};
+    fvi_parallel(gemm->ctx, panel_count(m), kept_item, &job);
+    fv_status status = finish(gemm, w[0], atomic_load(&job.refused));
+    for (int i = 0; status == FV_OK && i < n; i++) {
+        if (w[i]->packed == NULL) {
+            prompt_job one = {.gemm = gemm, .w = w + i, .y = y + i, .n = 1, .x = x, .m = m};
+            fvi_parallel(gemm->ctx, block_count(w[i]), passing_item, &one);
+            status = finish(gemm, w[i], atomic_load(&one.refused));
+        }
+    }
+    return status;
+}
+
+fv_status fvi_linear_prompt_many(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x, int64_t m) {
+    for (int i = 0; i < n; i++) {
+        if (w[i]->block == 0 || w[i]->n_in != w[0]->n_in) {
+            return fvi_fail(gemm->ctx, FV_ERR_STATE, "%s was not prepared for prompts, or is not as wide as its neighbours",
+                            w[i]->name == NULL ? "a matrix" : w[i]->name);
+        }
+    }
+    fv_status status = FV_OK;
+    for (int i = 0, end = 0; status == FV_OK && i < n; i = end) {
+        for (end = i + 1; end < n && in_bf16(gemm, w[end]) == in_bf16(gemm, w[i]); end++) {
+        }
+        status = prompt_alike(gemm, w + i, y + i, end - i, x, m);
+    }
+    return status;
+}
+
+fv_status fvi_linear_prompt(fvi_gemm *gemm, const fvi_linear *w, const float *x, int64_t m, float *y) {
+    return fvi_linear_prompt_many(gemm, &w, &y, 1, x, m);
+}
+
+/* ---- single tokens and rows ---- */
+
+typedef struct step_job {
+    const fvi_gemm *gemm;
+    const fvi_linear *const *w;
+    float *const *y;
+    const float *x;
+    int64_t rows[FVI_LINEAR_MANY], start[FVI_LINEAR_MANY + 1]; /* rows an item, first item of each matrix */
+} step_job;
+
+static void step_item(void *arg, int64_t item, int worker) {
+    (void)worker;
+    const step_job *job = arg;
+    int i = 0;
+    while (item >= job->start[i + 1]) {
+        i++;
+    }
+    const fvi_linear *w = job->w[i];
+    int64_t first = (item - job->start[i]) * job->rows[i], rows = fvi_min(job->rows[i], w->n_out - first);
+    const char *data = (const char *)w->data + (size_t)first * fv_dtype_bytes(w->dtype, w->n_in);
+    job->gemm->matvec.rows[w->dtype](data, rows, w->n_in, job->x, job->y[i] + first);
+}
+
+void fvi_linear_step_many(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x) {
+    step_job job = {.gemm = gemm, .w = w, .y = y, .x = x};
+    for (int i = 0; i < n; i++) {
+        int64_t row_bytes = (int64_t)fv_dtype_bytes(w[i]->dtype, w[i]->n_in);
+        job.rows[i] = fvi_max(STEP_BYTES / fvi_max(row_bytes, 1) / 4 * 4, 4);
+        job.start[i + 1] = job.start[i] + fvi_ceil_div(w[i]->n_out, job.rows[i]);
+    }
+    fvi_parallel(gemm->ctx, job.start[n], step_item, &job);
+}
+
+void fvi_linear_step(fvi_gemm *gemm, const fvi_linear *w, const float *x, float *y) { fvi_linear_step_many(gemm, &w, &y, 1, x); }
+
+fv_status fvi_linear_rows(fvi_gemm *gemm, const fvi_linear *w, const int32_t *id, int64_t n, float *out) {
+    size_t stride = fv_dtype_bytes(w->dtype, w->n_in);
+    for (int64_t i = 0; i < n; i++) {
+        if (id[i] < 0 || id[i] >= w->n_out) {
+            return fvi_fail(gemm->ctx, FV_ERR_RANGE, "row %d of %s: there are %lld", (int)id[i],
+                            w->name == NULL ? "a matrix" : w->name, (long long)w->n_out);
+        }
+        fvi_convert_to_f32(w->dtype, (const char *)w->data + (size_t)id[i] * stride, w->n_in, out + i * w->n_in);
+    }
+    return FV_OK;
+}
