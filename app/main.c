@@ -17,9 +17,7 @@ static const command commands[] = {
 #ifdef HAVE_TOKENIZE
     {"tokenize", "text to tokens, with the pieces or as JSON lines", command_tokenize},
 #endif
-#ifdef HAVE_ATTEND
     {"attend", "attention on .npy arrays", command_attend},
-#endif
     {"bench", "the machine's measured ceilings, and each kernel's share of them", command_bench},
     {"methods", "the attention methods, their papers and parameters", command_methods},
 };

@@ -1,0 +1,37 @@
+/* attend.h - the operands of `fovea attend`: from .npy files to a problem and a run. */
+#ifndef FOVEA_APP_ATTEND_H
+#define FOVEA_APP_ATTEND_H
+
+#include "cli.h"
+#include "npy.h"
+
+typedef struct attend_arguments {
+    cli_common common;
+    const char *q, *k, *v, *out, *lse, *sink_logits, *bias, *key_mask, *alibi_slopes;
+    cli_ints kv_lengths;
+    int64_t offset, window, sinks;
+    double scale, soft_cap;
+    fv_dtype dtype;
+    bool causal, alibi, stats;
+} attend_arguments;
+
+enum { ATTEND_NO_OFFSET = INT32_MIN };
+
+/* Zero-initialise; release whatever was read with attend_release. */
+typedef struct attend_arrays {
+    npy q, k, v, sink_logits, bias, key_mask, slopes;
+    npy out, lse; /* data by attend_results */
+    uint8_t *mask;
+    float *alibi;
+    int32_t *lengths;
+} attend_arrays;
+
+/* Reads all files that the arguments name; fills in the problem and the run but for the recipe and the results. Returns 0 or
+ * the exit code after printing the reason. */
+int attend_read(const attend_arguments *a, attend_arrays *s, fv_problem *problem, fv_run *run);
+/* Room for the results, once the problem is known to be legal. */
+int attend_results(const attend_arguments *a, attend_arrays *s, const fv_problem *problem, fv_run *run);
+int attend_write(const attend_arguments *a, const attend_arrays *s);
+void attend_release(attend_arrays *s);
+
+#endif
