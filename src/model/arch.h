@@ -1,0 +1,70 @@
+/* arch.h - a model from inside, and the table of architectures.
+ *
+ * An architecture is one file and one row of fvi_arch_table: how to read its weights, what scratch a pass needs, and the pass
+ * itself. The session above knows tokens, caches and plans, but no layer; the architecture below knows layers, but not
+ * where a prompt was cut. */
+#ifndef FVI_ARCH_H
+#define FVI_ARCH_H
+
+#include "fovea/model.h"
+#include "model/gguf.h"
+#include "model/linear.h"
+#include "op/op.h"
+
+/* Rows of one pass, f32, each array 64-byte aligned. */
+typedef struct fvi_pass {
+    float *x;       /* (rows, d_model) the residual stream; after a pass its hidden rows, before the output norm */
+    float *normed;  /* (rows, d_model) */
+    float *q;       /* (rows, h_q, d_k) */
+    float *k;       /* (rows, h_kv, d_k) */
+    float *v;       /* (rows, h_kv, d_v) */
+    float *mix;     /* (rows, h_q, d_v) what attention gives */
+    float *gate;    /* (rows, d_ffn) */
+    float *up;      /* (rows, d_ffn) */
+    float *cos_sin; /* (rows, rotated / 2, 2) */
+} fvi_pass;
+
+typedef struct fvi_arch {
+    const char *name; /* general.architecture */
+    /* Fills facts and weights from model->gguf; every tensor's shape is held against the metadata. On an error `unload` is
+     * called all the same. */
+    fv_status (*load)(fv_model *model);
+    void (*unload)(fv_model *model);
+    /* Bytes of scratch for passes of up to `rows` rows; lays it out from `base` (NULL: only the size is wanted). */
+    size_t (*scratch)(const fv_model *model, int64_t rows, void *base, fvi_pass *out);
+    /* Takes n tokens through all layers: appends to the session's cache, leaves hidden rows in scratch.x. A phase of FV_PREFILL
+     * multiplies weights as for prompts, FV_DECODE (n = 1) in place. */
+    fv_status (*forward)(fv_session *session, const int32_t *tokens, int64_t n, fv_phase phase);
+    /* Output norm and head: logits (n, n_vocab) of hidden (n, d_model). `normed` (n, d_model) is scratch, may be `hidden`. */
+    fv_status (*head)(fv_model *model, const float *hidden, int64_t n, fv_phase phase, float *normed, float *logits);
+} fvi_arch;
+
+struct fv_model {
+    fv_context *ctx;
+    fvi_gguf *gguf;
+    fv_vocab *vocab;
+    fvi_gemm *gemm;
+    fvi_rowop_ops rowop;
+    const fvi_arch *arch;
+    void *weights; /* the architecture's */
+    fv_model_facts facts;
+    char *architecture, *name, *license; /* behind the facts */
+    char *system;                        /* the chat template's own system message, or NULL */
+    uint64_t fingerprint;                /* 0: not asked for yet */
+};
+
+/* The row of this name, NULL if there is none. */
+const fvi_arch *fvi_arch_find(fvi_string name);
+extern const fvi_arch fvi_arch_llama;
+
+/* A number that tells model files apart: a hash over the tensors' names, types and shapes and a sample of their bytes. */
+uint64_t fvi_model_fingerprint(fv_model *model);
+
+/* FV_ERR_MEMORY with both figures if `bytes` more than the file and the unpacked weights cannot fit in this machine. */
+fv_status fvi_model_fits(const fv_model *model, size_t bytes, const char *what);
+
+/* A 64-bit hash that goes on from `hash` (start with any number). Each 8 bytes are one bijective step, so that a change within
+ * one of them always changes the result. */
+uint64_t fvi_digest(uint64_t hash, const void *data, size_t size);
+
+#endif
