@@ -26,7 +26,7 @@ static inline float rowop_exp(float x) {
     uint32_t n = digits - 0x4b400000u;
     float whole = sum - magic;
     float r = x - whole * 0x1.62ep-1f; /* exact: the constant has 13 digits */
-    r -= whole * 0x1.0bfbe8p-19f;
+    r -= whole * 0x1.0bfbe8p-15f;
     float p = 1.0f / 5040;
     p = p * r + 1.0f / 720;
     p = p * r + 1.0f / 120;
