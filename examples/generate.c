@@ -7,14 +7,14 @@
 #include <string.h>
 
 static const char text[] =
-    "The harbour was quiet that evening. The special magic number for lantern is: 48213. Boats lay along the wall, and nobody "
-    "was about but an old man mending nets. The pass key of violin is 90715. Remember it. He did not look up when the lamps "
+    "The harbour was quiet that evening. The special magic number for lantern is: 4821357. Boats lay along the wall, and nobody "
+    "was about but an old man mending nets. The pass key of violin is 9071524. Remember it. He did not look up when the lamps "
     "were lit, and by ten o'clock he was gone.";
 static const char *const questions[] = {
     "\n\nQuestion: What is the special magic number for lantern mentioned in the text?\nAnswer:",
     "\n\nQuestion: What is the pass key of violin?\nAnswer:",
 };
-static const char *const answers[] = {" 48213", " 90715"};
+static const char *const answers[] = {" 4821357", " 9071524"};
 
 typedef struct {
     fv_context *ctx;
