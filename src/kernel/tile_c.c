@@ -120,7 +120,7 @@ static inline float exp_negative(float x) {
     p = p * r + 0x1.fffffcp-2f;
     p = (p * r) * r + r;
     scale.u = (t.u + 127u) << 23;
-    return x < -87.33f ? 0.0f : (p + 1.0f) * scale.f;
+    return x < -87.33654f ? 0.0f : (p + 1.0f) * scale.f;
 }
 
 /* Lanes of 16: (v0 + v1) + (v2 + v3), then halves onto halves: 8, 4, 2, 1. */

@@ -1,0 +1,294 @@
+/* tile_avx2.c - the attention tile for AVX2 and FMA.
+ *
+ * The microkernel is 6 rows by 16 columns in 12 accumulators; one or two rows take 32 columns at once, which gives them as many
+ * chains in flight. soften works on 8 rows together, as in tile_avx512.c. */
+#include "kernel/tile.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)") /* the other spelling is heeded too late to keep arrays in registers */
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+enum { LANES = 8, ROWS = 6, NARROW = 2, WIDE = 4 };
+
+/* ---- packing ------------------------------------------------------------------------------------------------------- */
+
+/* 8 elements from `p`, of which only the first n are read; the others are 0. `dtype` is a constant where this is inlined. */
+INLINE __m256 widen(const void *p, int64_t n, fv_dtype dtype) {
+    unsigned char part[32] = {0};
+    if (n < LANES) {
+        memcpy(part, p, n > 0 ? (size_t)n * (dtype == FV_F32 ? 4 : 2) : 0);
+        p = part;
+    }
+    if (dtype == FV_F32) {
+        return _mm256_loadu_ps(p);
+    }
+    __m128i h = _mm_loadu_si128(p);
+    return dtype == FV_F16 ? _mm256_cvtph_ps(h) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+/* v[row] lane column -> v[column] lane row: pairs of rows, fours of rows, then halves of registers. */
+INLINE void transpose8(__m256 v[LANES]) {
+    __m256 t[LANES];
+    UNROLL for (int i = 0; i < LANES; i += 2) {
+        t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+    UNROLL for (int i = 0; i < LANES; i += 4) {
+        v[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        v[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        v[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        v[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    UNROLL for (int e = 0; e < 4; e++) {
+        __m256 a = v[e], b = v[4 + e];
+        v[e] = _mm256_permute2f128_ps(a, b, 0x20);
+        v[4 + e] = _mm256_permute2f128_ps(a, b, 0x31);
+    }
+}
+
+INLINE void pack_k_block(const unsigned char *k, int64_t row_bytes, int n, int d, float *kt, fv_dtype dtype) {
+    __m256 v[LANES];
+    UNROLL for (int j = 0; j < LANES; j++) { v[j] = j < n ? widen(k + j * row_bytes, d, dtype) : _mm256_setzero_ps(); }
+    transpose8(v);
+    UNROLL for (int c = 0; c < LANES; c++) {
+        if (c < d) {
+            _mm256_store_ps(kt + c * FVI_LEAF, v[c]);
+        }
+    }
+}
+
+INLINE void pack_k(const void *k, int64_t row_bytes, int n, int d, float *kt, fv_dtype dtype) {
+    int64_t size = dtype == FV_F32 ? 4 : 2;
+    for (int j = 0; j < FVI_LEAF; j += LANES) {
+        const unsigned char *rows = (const unsigned char *)k + j * row_bytes;
+        for (int c = 0; c < d; c += LANES) {
+            float *to = kt + c * FVI_LEAF + j;
+            if (n - j >= LANES && d - c >= LANES) {
+                pack_k_block(rows + c * size, row_bytes, LANES, LANES, to, dtype);
+            } else {
+                pack_k_block(rows + c * size, row_bytes, n - j, d - c, to, dtype);
+            }
+        }
+    }
+}
+
+INLINE void pack_v(const void *v, int64_t row_bytes, int n, int d, float *vt, fv_dtype dtype) {
+    int64_t d_pad = fvi_tile_pad(d), size = dtype == FV_F32 ? 4 : 2;
+    for (int j = 0; j < FVI_LEAF; j++, vt += d_pad) {
+        const unsigned char *row = (const unsigned char *)v + j * row_bytes;
+        for (int64_t c = 0; c < d_pad; c += LANES) {
+            _mm256_store_ps(vt + c, j < n && c < d ? widen(row + c * size, d - c, dtype) : _mm256_setzero_ps());
+        }
+    }
+}
+
+static void pack_k_f32(const void *k, int64_t row_bytes, int n, int d, float *kt) { pack_k(k, row_bytes, n, d, kt, FV_F32); }
+static void pack_k_f16(const void *k, int64_t row_bytes, int n, int d, float *kt) { pack_k(k, row_bytes, n, d, kt, FV_F16); }
+static void pack_k_bf16(const void *k, int64_t row_bytes, int n, int d, float *kt) { pack_k(k, row_bytes, n, d, kt, FV_BF16); }
+static void pack_v_f32(const void *v, int64_t row_bytes, int n, int d, float *vt) { pack_v(v, row_bytes, n, d, vt, FV_F32); }
+static void pack_v_f16(const void *v, int64_t row_bytes, int n, int d, float *vt) { pack_v(v, row_bytes, n, d, vt, FV_F16); }
+static void pack_v_bf16(const void *v, int64_t row_bytes, int n, int d, float *vt) { pack_v(v, row_bytes, n, d, vt, FV_BF16); }
+
+/* ---- the microkernel ----------------------------------------------------------------------------------------------- */
+
+/* acc[r][i] += sum over t of a[r * a_stride + t] * b[t * b_stride + 8 i ..]; rows and columns are constants where inlined. */
+INLINE void accumulate(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int steps, int rows, int columns,
+                       __m256 acc[ROWS][WIDE]) {
+    for (int t = 0; t < steps; t++, b += b_stride) {
+        __m256 x[WIDE];
+        UNROLL for (int i = 0; i < columns; i++) { x[i] = _mm256_load_ps(b + LANES * i); }
+        UNROLL for (int r = 0; r < rows; r++) {
+            __m256 y = _mm256_broadcast_ss(a + r * a_stride + t);
+            UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm256_fmadd_ps(y, x[i], acc[r][i]); }
+        }
+    }
+}
+
+INLINE void qk_rows(const float *q, int rows, int columns, int d, const float *kt, float *s) {
+    for (int j = 0; j < FVI_LEAF; j += LANES * columns) {
+        __m256 acc[ROWS][WIDE];
+        UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm256_setzero_ps(); }
+        }
+        accumulate(q, d, kt + j, FVI_LEAF, d, rows, columns, acc);
+        UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int i = 0; i < columns; i++) { _mm256_store_ps(s + r * FVI_LEAF + j + LANES * i, acc[r][i]); }
+        }
+    }
+}
+
+static void qk(const float *q, int rows, int d, const float *kt, float *s) {
+    for (; rows >= ROWS; rows -= ROWS, q += (int64_t)ROWS * d, s += ROWS * FVI_LEAF) {
+        qk_rows(q, ROWS, NARROW, d, kt, s);
+    }
+    switch (rows) {
+    case 1:
+        qk_rows(q, 1, WIDE, d, kt, s);
+        break;
+    case 2:
+        qk_rows(q, 2, WIDE, d, kt, s);
+        break;
+    case 3:
+        qk_rows(q, 3, NARROW, d, kt, s);
+        break;
+    case 4:
+        qk_rows(q, 4, NARROW, d, kt, s);
+        break;
+    case 5:
+        qk_rows(q, 5, NARROW, d, kt, s);
+        break;
+    default:
+        break;
+    }
+}
+
+INLINE void pv_block(const float *p, const float *alpha, const float *vt, int d_pad, float *out, int rows, int columns) {
+    __m256 acc[ROWS][WIDE];
+    UNROLL for (int r = 0; r < rows; r++) {
+        __m256 a = _mm256_broadcast_ss(alpha + r);
+        UNROLL for (int i = 0; i < columns; i++) {
+            acc[r][i] = _mm256_mul_ps(_mm256_load_ps(out + (int64_t)r * d_pad + LANES * i), a);
+        }
+    }
+    accumulate(p, FVI_LEAF, vt, d_pad, FVI_LEAF, rows, columns, acc);
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < columns; i++) { _mm256_store_ps(out + (int64_t)r * d_pad + LANES * i, acc[r][i]); }
+    }
+}
+
+INLINE void pv_rows(const float *p, int rows, int columns, const float *alpha, const float *vt, int d_pad, float *out) {
+    int c = 0;
+    for (; c + LANES * columns <= d_pad; c += LANES * columns) {
+        pv_block(p, alpha, vt + c, d_pad, out + c, rows, columns);
+    }
+    if (c < d_pad) {
+        pv_block(p, alpha, vt + c, d_pad, out + c, rows, NARROW);
+    }
+}
+
+static void pv(const float *p, int rows, const float *alpha, const float *vt, int d_pad, float *out) {
+    for (; rows >= ROWS; rows -= ROWS, p += ROWS * FVI_LEAF, alpha += ROWS, out += (int64_t)ROWS * d_pad) {
+        pv_rows(p, ROWS, NARROW, alpha, vt, d_pad, out);
+    }
+    switch (rows) {
+    case 1:
+        pv_rows(p, 1, WIDE, alpha, vt, d_pad, out);
+        break;
+    case 2:
+        pv_rows(p, 2, WIDE, alpha, vt, d_pad, out);
+        break;
+    case 3:
+        pv_rows(p, 3, NARROW, alpha, vt, d_pad, out);
+        break;
+    case 4:
+        pv_rows(p, 4, NARROW, alpha, vt, d_pad, out);
+        break;
+    case 5:
+        pv_rows(p, 5, NARROW, alpha, vt, d_pad, out);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- soften -------------------------------------------------------------------------------------------------------- */
+
+/* exp(x) for x <= 0 or NaN; see tile_avx512.c. */
+INLINE __m256 exp_negative(__m256 x) {
+    const __m256 magic = _mm256_set1_ps(0x1.8p23f + 127.0f);
+    __m256 normal = _mm256_cmp_ps(x, _mm256_set1_ps(-87.33654f), _CMP_NLT_UQ);
+    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(0x1.715476p0f), magic);
+    __m256 n = _mm256_sub_ps(t, magic);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), x);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0x1.6a23d0p-10f), r, _mm256_set1_ps(0x1.123a20p-7f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.5558f2p-5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.555492p-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.fffffcp-2f));
+    p = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r);
+    __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23));
+    return _mm256_and_ps(normal, _mm256_fmadd_ps(p, scale, scale));
+}
+
+INLINE __m256 fold(__m256 a, __m256 b, bool add) { return add ? _mm256_add_ps(a, b) : _mm256_max_ps(a, b); }
+
+/* Lane r = the 8 lanes of v[r] folded, halves onto halves: 4, 2, 1. Each step folds two registers into one. */
+INLINE __m256 fold8(const __m256 v[LANES], bool add) {
+    __m256 t[4], u[2];
+    UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = fold(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31), add);
+    }
+    UNROLL for (int i = 0; i < 2; i++) {
+        __m256 a = t[2 * i], b = t[2 * i + 1];
+        u[i] = fold(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee), add);
+    }
+    return fold(_mm256_shuffle_ps(u[0], u[1], 0x88), _mm256_shuffle_ps(u[0], u[1], 0xdd), add);
+}
+
+/* ((v0 + v1) + (v2 + v3)) + ((v4 + v5) + (v6 + v7)), by lanes; fold8 does the rest. */
+INLINE __m256 fold_row(const __m256 v[FVI_LEAF / LANES], bool add) {
+    return fold(fold(fold(v[0], v[1], add), fold(v[2], v[3], add), add), fold(fold(v[4], v[5], add), fold(v[6], v[7], add), add),
+                add);
+}
+
+INLINE __m256 max64(const float *s) {
+    __m256 v[FVI_LEAF / LANES];
+    UNROLL for (int i = 0; i < FVI_LEAF / LANES; i++) { v[i] = _mm256_load_ps(s + LANES * i); }
+    return fold_row(v, false);
+}
+
+/* The weights of a row in place of its scores; their sum by lanes. */
+INLINE __m256 weigh64(float *s, __m256 ref) {
+    __m256 v[FVI_LEAF / LANES];
+    UNROLL for (int i = 0; i < FVI_LEAF / LANES; i++) {
+        v[i] = exp_negative(_mm256_sub_ps(_mm256_load_ps(s + LANES * i), ref));
+        _mm256_store_ps(s + LANES * i, v[i]);
+    }
+    return fold_row(v, true);
+}
+
+static void soften8(float *s, int rows, float *m, float *sum, float *alpha) {
+    const __m256 hidden = _mm256_set1_ps(-__builtin_inff());
+    __m256 part[LANES];
+    float ref[LANES] __attribute__((aligned(32)));
+    __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(rows), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    for (int r = 0; r < LANES; r++) {
+        part[r] = r < rows ? max64(s + r * FVI_LEAF) : hidden;
+    }
+    __m256 old = _mm256_blendv_ps(hidden, _mm256_maskload_ps(m, mask), _mm256_castsi256_ps(mask));
+    __m256 top = _mm256_max_ps(fold8(part, false), old);
+    __m256 zeroed = _mm256_and_ps(top, _mm256_cmp_ps(top, hidden, _CMP_NEQ_UQ));
+    __m256 correction = exp_negative(_mm256_sub_ps(old, zeroed));
+    _mm256_store_ps(ref, zeroed);
+    for (int r = 0; r < LANES; r++) {
+        part[r] = r < rows ? weigh64(s + r * FVI_LEAF, _mm256_set1_ps(ref[r])) : _mm256_setzero_ps();
+    }
+    __m256 total = _mm256_fmadd_ps(_mm256_maskload_ps(sum, mask), correction, fold8(part, true));
+    _mm256_maskstore_ps(m, mask, top);
+    _mm256_maskstore_ps(alpha, mask, correction);
+    _mm256_maskstore_ps(sum, mask, total);
+}
+
+static void soften(float *s, int rows, float *m, float *sum, float *alpha) {
+    for (int r = 0; r < rows; r += LANES) {
+        soften8(s + r * FVI_LEAF, rows - r < LANES ? rows - r : LANES, m + r, sum + r, alpha + r);
+    }
+}
+
+void fvi_tile_avx2(fvi_tile_ops *ops) {
+    *ops = (fvi_tile_ops){
+        .name = "avx2",
+        .row_block = ROWS,
+        .pack_k = {pack_k_f32, pack_k_f16, pack_k_bf16},
+        .pack_v = {pack_v_f32, pack_v_f16, pack_v_bf16},
+        .qk = qk,
+        .soften = soften,
+        .pv = pv,
+    };
+}
