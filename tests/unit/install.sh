@@ -18,10 +18,10 @@ pc() { PKG_CONFIG_PATH=$lib/pkgconfig pkg-config "--define-variable=prefix=$plac
 cp "$source/examples/attention.c" "$place/"
 cc=${CC:-cc}
 $cc -std=c17 -Wall -Wextra -Werror "$place/attention.c" $(pc --cflags) $(pc --libs) -lm -o "$place/shared"
-readelf -d "$place/shared" | grep -q 'libfovea\.so\.0' || fail "the shared program does not ask for libfovea.so.0"
+readelf -d "$place/shared" | grep >/dev/null 'libfovea\.so\.0' || fail "the shared program does not ask for libfovea.so.0"
 LD_LIBRARY_PATH=$lib "$place/shared" || fail "the shared program"
 $cc -std=c17 "$place/attention.c" $(pc --cflags) $(pc --static --libs | sed 's/-lfovea/-l:libfovea.a/') -lm -o "$place/static"
-readelf -d "$place/static" | grep -q libfovea && fail "the static program asks for libfovea"
+readelf -d "$place/static" | grep libfovea >/dev/null && fail "the static program asks for libfovea"
 "$place/static" || fail "the static program"
 [ "$(pc --modversion)" = "$(sed -n 's/^#define FV_VERSION "\(.*\)"/\1/p' "$source/include/fovea/attention.h")" ] || fail "pkg-config and header disagree on the version"
 
@@ -31,14 +31,17 @@ for header in fovea attention model lab; do
 done
 
 # what the shared library shows: fv_ and nothing else, under a SONAME
-readelf -d "$so" | grep -q 'SONAME.*libfovea\.so\.0' || fail "no SONAME"
+readelf -d "$so" | grep >/dev/null 'SONAME.*libfovea\.so\.0' || fail "no SONAME"
 others=$(nm -D --defined-only "$so" | awk '$3 !~ /^fv_/ { print $3 }')
 [ -z "$others" ] || fail "exported beside fv_: $others"
-nm -D --defined-only "$so" | grep -q ' T fv_attention$' || fail "fv_attention is not exported"
+nm -D --defined-only "$so" | grep >/dev/null ' T fv_attention$' || fail "fv_attention is not exported"
 
 # what it keeps: no object of ours has a byte that can be written
 writable=$(objdump -t "$lib/libfovea.a" | awk '/file format/ { object = $1 }
-  $(NF-2) ~ /^(\.data|\.bss|\.tdata|\.tbss|\*COM\*)/ && $(NF-2) !~ /^\.data\.rel\.ro/ && $(NF-1) !~ /^0+$/ { print object, $NF }')
+  / (\.data|\.bss|\.tdata|\.tbss|\*COM\*)/ && !/ \.data\.rel\.ro/ && $4 != "d" && $3 != "d" {
+    match($0, /(\.data|\.bss|\.tdata|\.tbss|\*COM\*)[^ \t]*[ \t]+[0-9a-f]+/)
+    split(substr($0, RSTART, RLENGTH), at)
+    if (at[2] !~ /^0+$/) print object, $NF }')
 [ -z "$writable" ] || fail "writable globals: $writable"
 
 # the program finds the model that was installed with it
