@@ -76,7 +76,7 @@ static fv_status encode_stretch(fv_context *ctx, const fv_vocab *v, fvi_scratch 
     int32_t code;
     for (size_t at = 0, bytes; at < size; at += bytes) {
         bytes = (size_t)fvi_utf8_next(text, size, at, &code);
-        scratch->symbol[n++].id = code >= 0 ? fvi_spm_symbol(v, text + at, bytes) : -1;
+        scratch->symbol[n++].unit = code >= 0 ? fvi_spm_symbol(v, text + at, bytes) : -1;
     }
     fvi_symbols_merge(v, scratch, n);
     size_t at = 0;

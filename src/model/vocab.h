@@ -43,16 +43,18 @@ typedef struct fvi_word {
 /* Neighbours in a text that is being merged, as a list over an array. */
 typedef struct fvi_symbol {
     int32_t previous, next; /* -1 at the ends */
-    int32_t id;             /* -1: no token, never merges; past the vocabulary: a character that is only part of tokens */
-    int32_t rank;           /* of the merge with the next one; -1: none */
+    int32_t unit; /* what it was at first: a byte's token, a character's; the caller sets it. -1: no token, never merges;
+                     past the vocabulary: a character that is only part of tokens */
+    int32_t id;   /* what it is now */
+    int32_t rank; /* of the merge with the next one; -1: none */
 } fvi_symbol;
 
 typedef struct fvi_scratch {
     fvi_symbol *symbol;
     int64_t symbols;
-    uint64_t *heap; /* rank << 32 | position */
+    uint64_t *heap; /* rank << 32 | symbol */
     int64_t heap_capacity;
-    char *text; /* a fragment behind its space prefix */
+    char *text; /* a stretch behind its space prefix */
     int64_t text_capacity;
 } fvi_scratch;
 
@@ -100,19 +102,22 @@ uint64_t fvi_hash(const char *bytes, size_t size);
 /* The token that is exactly these bytes, of those that text can become; -1: none. */
 int32_t fvi_vocab_find(const fv_vocab *v, const char *bytes, size_t size);
 
-/* ---- merging (bpe.c) ---- */
+/* ---- merging (merge.c) ---- */
 
 /* The table for `pairs` merges at most. False: no memory. */
 bool fvi_merges_reserve(fv_vocab *v, size_t pairs);
 /* A pair that is there already keeps its rank. */
 void fvi_merges_add(fv_vocab *v, fvi_merge merge);
-const fvi_merge *fvi_merges_find(const fv_vocab *v, int32_t left, int32_t right);
 
-/* Room for n symbols; their ids are then the caller's to set. */
+/* Room for n symbols; their units are then the caller's to set. */
 fv_status fvi_symbols_reserve(fv_context *ctx, fvi_scratch *scratch, size_t n);
-/* Merges the first n symbols until no merge is left; the result hangs on `next` from symbol 0. O(n log n). */
+/* Merges the first n symbols until no merge is left; the result hangs on `next` from symbol 0. */
 void fvi_symbols_merge(const fv_vocab *v, fvi_scratch *scratch, size_t n);
+/* The same, without cutting: for tests. */
+void fvi_symbols_merge_whole(const fv_vocab *v, fvi_scratch *scratch, size_t n);
 void fvi_scratch_release(fv_context *ctx, fvi_scratch *scratch);
+
+/* ---- words (bpe.c) ---- */
 
 fv_status fvi_tokens_append(fv_context *ctx, fv_tokens *out, const int32_t *id, int64_t n);
 /* Appends a word's ids if the cache has them. */
