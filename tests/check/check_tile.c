@@ -367,21 +367,7 @@ static double seconds_of(void (*work)(bench *), bench *b) {
     return best;
 }
 
-static double clock_hz(void) {
-    double best = 1e9;
-    for (int spell = 0; spell < 50; spell++) {
-        double t = fvi_seconds();
-        uint64_t x = (uint64_t)spell;
-        for (int i = 0; i < 100000; i++) {
-            x += 1;
-            __asm__ volatile("" : "+r"(x));
-        }
-        best = fmin(best, fvi_seconds() - t);
-    }
-    return 100000 / best;
-}
-
-static void bench_width(const rung *level, int d, double hz) {
+static void bench_width(const rung *level, int d, const fv_ceilings *machine) {
     bench b = {.level = level, .rows = 192, .d = d};
     int64_t pad = fvi_tile_pad(d), total = (int64_t)192 * d + 64 * d + 64 * pad + 192 * 64 + 192 * pad + 64 * d;
     float *base = aligned_alloc(64, (size_t)fvi_round_up((total + 3 * 192) * 4, 64));
@@ -404,12 +390,29 @@ static void bench_width(const rung *level, int d, double hz) {
     fill(b.m, 3 * 192);
     double pv = seconds_of(bench_pv, &b);
     double pack_k = seconds_of(bench_pack_k, &b), pack_v = seconds_of(bench_pack_v, &b);
-    double work = 2.0 * 192 * 64;
-    printf("%-7s d %3d: qk %6.1f GFLOP/s (%.2f FLOP/cycle), pv %6.1f (%.2f), soften %.2f cycles per 16 scores, pack_k f16 %.0f "
-           "cycles, pack_v f16 %.0f cycles\n",
-           level->ops.name, d, work * d / qk * 1e-9, work * d / qk / hz, work * (double)pad / pv * 1e-9,
-           work * (double)pad / pv / hz, soften * hz / (192 * 64 / 16), pack_k * hz, pack_v * hz);
+    double work = 2.0 * 192 * 64, hz = machine->clock_hz;
+    printf("%-7s d %3d: qk %6.1f GFLOP/s = %.0f%% of the ceiling, pv %6.1f = %.0f%%, soften %.2f cycles per 16 scores, "
+           "pack_k f16 %.0f cycles, pack_v f16 %.0f cycles\n",
+           level->ops.name, d, work * d / qk * 1e-9, 100 * work * d / qk / machine->fma_f32, work * (double)pad / pv * 1e-9,
+           100 * work * (double)pad / pv / machine->fma_f32, soften * hz / (192 * 64 / 16), pack_k * hz, pack_v * hz);
     free(base);
+}
+
+static void bench_rung(const rung *level, fv_level id) {
+    fv_context_options options = {1, id, NULL};
+    fv_context *ctx;
+    fv_ceilings machine;
+    if (fv_context_create(&options, &ctx) != FV_OK || fv_measure_ceilings(ctx, &machine) != FV_OK) {
+        printf("no ceilings\n");
+        exit(1);
+    }
+    printf("%-7s ceilings of one thread: fma %.1f GFLOP/s, bf16 %.1f GFLOP/s, int8 %.1f Gop/s, read %.1f GB/s, clock %.2f GHz\n",
+           level->ops.name, machine.fma_f32 * 1e-9, machine.dot_bf16 * 1e-9, machine.dot_int8 * 1e-9, machine.read * 1e-9,
+           machine.clock_hz * 1e-9);
+    for (int w = 0; w < COUNT(FAST_WIDTHS); w++) {
+        bench_width(level, FAST_WIDTHS[w], &machine);
+    }
+    fv_context_destroy(ctx);
 }
 
 int main(int argc, char **argv) {
@@ -439,10 +442,7 @@ int main(int argc, char **argv) {
     }
 #endif
     for (int i = 0; i < n && speed; i++) {
-        double hz = clock_hz();
-        for (int w = 0; w < COUNT(FAST_WIDTHS); w++) {
-            bench_width(&levels[i], FAST_WIDTHS[w], hz);
-        }
+        bench_rung(&levels[i], (fv_level)i);
     }
     for (int i = 0; i < n && !speed; i++) {
         check_rung(&levels[i]);

@@ -1,0 +1,27 @@
+/* ceiling.h - what the machine can do at most: loops with nothing but the instruction measured, in independent chains. */
+#ifndef FVI_CEILING_H
+#define FVI_CEILING_H
+
+#include "base/base.h"
+
+/* Runs `steps` steps. x: 16 floats that the compiler knows nothing of; the result goes to sink[0..15] so that work is done. */
+typedef void (*fvi_ceiling_loop)(int64_t steps, const float *x, float *sink);
+
+typedef struct fvi_ceiling_op {
+    fvi_ceiling_loop loop; /* NULL: the processor has no such instruction */
+    double work;           /* operations of a step */
+} fvi_ceiling_op;
+
+typedef struct fvi_ceiling_ops {
+    fvi_ceiling_op fma_f32, dot_bf16, dot_int8, clock;
+    /* Reads n bytes (a multiple of 512, 64-byte aligned); the answer depends on all of them. */
+    uint64_t (*read)(const void *p, size_t n);
+} fvi_ceiling_ops;
+
+void fvi_ceiling_c(fvi_ceiling_ops *ops);
+void fvi_ceiling_avx2(fvi_ceiling_ops *ops);
+void fvi_ceiling_avx512(fvi_ceiling_ops *ops);
+void fvi_ceiling_avx512bf16(fvi_ceiling_ops *ops);
+void fvi_ceiling_avx512vnni(fvi_ceiling_ops *ops);
+
+#endif

@@ -1,0 +1,60 @@
+/* ceiling_c.c - ceilings in portable C: multiply-adds of four lanes, a chain of additions, a read of memory. */
+#include "kernel/ceiling.h"
+
+#include <string.h>
+
+typedef float lanes __attribute__((vector_size(16)));
+typedef uint64_t words __attribute__((vector_size(64)));
+
+enum { CHAINS = 12, READS = 8 };
+
+static void fma_f32(int64_t steps, const float *x, float *sink) {
+    lanes a, b, acc[CHAINS];
+    memcpy(&a, x, sizeof a);
+    memcpy(&b, x + 4, sizeof b);
+    for (int i = 0; i < CHAINS; i++) {
+        acc[i] = a;
+    }
+    for (int64_t s = 0; s < steps; s++) {
+        for (int i = 0; i < CHAINS; i++) {
+            acc[i] = acc[i] * a + b;
+        }
+    }
+    for (int i = 1; i < CHAINS; i++) {
+        acc[0] += acc[i];
+    }
+    memcpy(sink, &acc[0], sizeof acc[0]);
+}
+
+/* One addition a cycle: each waits for the one before. */
+static void add_chain(int64_t steps, const float *x, float *sink) {
+    uint64_t a = x[0] > 0;
+    for (int64_t s = 0; s < steps; s++) {
+        for (int i = 0; i < 16; i++) {
+            a += 1;
+            __asm__ volatile("" : "+r"(a));
+        }
+    }
+    sink[0] = (float)a;
+}
+
+static uint64_t read_memory(const void *p, size_t n) {
+    const words *at = p, *end = at + n / sizeof *at;
+    words acc[READS] = {0};
+    for (; at < end; at += READS) {
+        for (int i = 0; i < READS; i++) {
+            acc[i] ^= at[i];
+        }
+    }
+    uint64_t all = 0;
+    for (int i = 0; i < READS; i++) {
+        for (int j = 0; j < 8; j++) {
+            all ^= acc[i][j];
+        }
+    }
+    return all;
+}
+
+void fvi_ceiling_c(fvi_ceiling_ops *ops) {
+    *ops = (fvi_ceiling_ops){.fma_f32 = {fma_f32, 2.0 * 4 * CHAINS}, .clock = {add_chain, 16}, .read = read_memory};
+}
