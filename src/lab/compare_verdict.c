@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { NAMED = 4 };               /* recipes named one by one; more are counted */
 static const double clear = 1.02; /* ratios of times nearer to 1 than this are called equal */
@@ -23,7 +24,7 @@ static void say(sentence *s, const char *format, ...) {
 
 /* A recipe over all lengths, or dense. */
 typedef struct tally {
-    const char *recipe;
+    char recipe[256];
     int forced, greedy, facts;          /* answered; asked */
     int lost_forced, lost_greedy, lost; /* of what dense answers; lost: the larger of the two */
     double seconds, kl, top1;           /* prompts; the worst KL and top-1 of a length */
@@ -33,8 +34,17 @@ typedef struct tally {
 
 static int positive(int x) { return x > 0 ? x : 0; }
 
+/* "prefill=X,decode=X" is called X. */
+static void name_of(const char *recipe, char out[256]) {
+    const char *decode = strstr(recipe, ",decode=");
+    size_t n = decode != NULL && strncmp(recipe, "prefill=", 8) == 0 ? (size_t)(decode - recipe) - 8 : 0;
+    bool same = n > 0 && strncmp(recipe + 8, decode + 8, n) == 0 && (decode[8 + n] == '\0' || decode[8 + n] == ',');
+    snprintf(out, 256, "%.*s%s", same ? (int)n : 0, recipe + 8 * same, same ? decode + 8 + n : recipe);
+}
+
 static tally tally_of(const fv_compare_row *row, int lengths, int recipes, int which) {
-    tally t = {.recipe = row[which].recipe, .top1 = 1};
+    tally t = {.top1 = 1};
+    name_of(row[which].recipe, t.recipe);
     for (int l = 0; l < lengths; l++) {
         const fv_compare_row *dense = row + l * (recipes + 1), *r = dense + which;
         t.forced += r->forced;
@@ -94,6 +104,10 @@ static void say_speed(sentence *s, const field *f, const tally *t) {
 static void say_keepers(sentence *s, const field *f) {
     int keepers, best = fastest_keeper(f, &keepers);
     bool asked = f->dense.forced + f->dense.greedy > 0;
+    if (best == 0 && f->recipes == 1) {
+        say(s, "%s does not keep all that dense attention answers.", at(f, 1).recipe);
+        return;
+    }
     if (best == 0) {
         say(s, "None of the %d recipes keeps all that dense attention answers.", f->recipes);
         return;
@@ -144,14 +158,14 @@ static void say_dense(sentence *s, const field *f) {
 
 static void say_masked(sentence *s, const field *f) {
     int masked = 0;
-    const char *only = "";
+    tally only = {0};
     for (int r = 1; r <= f->recipes; r++) {
         tally t = at(f, r);
         masked += t.masked;
-        only = t.masked ? t.recipe : only;
+        only = t.masked ? t : only;
     }
     if (masked == 1) {
-        say(s, " %s only masks for now: the keys it hides stay in memory, so its KV bytes equal dense's.", only);
+        say(s, " %s only masks for now: the keys it hides stay in memory, so its KV bytes equal dense's.", only.recipe);
     } else if (masked > 1) {
         say(s, " %s recipes only mask for now: the keys they hide stay in memory, so their KV bytes equal dense's.",
             masked == f->recipes ? "These" : "Some");
