@@ -116,7 +116,7 @@ static int select_cases(const arguments *a, fv_level level, bench_case cases[BEN
     return kept;
 }
 
-static int run_cases(const bench_machine *m, const bench_case *cases, int n, cJSON *list) {
+static int run_cases(bench_machine *m, const bench_case *cases, int n, cJSON *list) {
     double total = 0, done = 0;
     fv_model *model = NULL;
     int code = 0;
@@ -129,7 +129,9 @@ static int run_cases(const bench_machine *m, const bench_case *cases, int n, cJS
         bench_result r;
         bool of_model = c->kind == BENCH_PROMPT || c->kind == BENCH_GENERATE;
         bench_name(c, fv_context_level(m->ctx), name);
-        terminal_progress(NULL, name, done / total);
+        m->name = name;
+        m->from = done / total;
+        m->upto = (done + bench_cost(c)) / total;
         if (of_model && !model) {
             code = common_model(m->common, m->ctx, &model);
         }
@@ -166,7 +168,7 @@ static int measure(const arguments *a, fv_context *ctx) {
     cJSON *list = a->common.json ? cJSON_CreateArray() : NULL;
     int code = report_ceilings(list, &m);
     code = code ? code : run_cases(&m, cases, n, list);
-    terminal_progress_clear();
+    terminal_progress_end();
     if (!list) {
         return code;
     }

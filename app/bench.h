@@ -23,6 +23,8 @@ typedef struct bench_machine {
     fv_context *ctx;
     fv_ceilings ceilings;
     int runs;
+    const char *name;         /* of the case that runs, for the progress */
+    double from, upto;        /* its part of the whole, 0..1 */
     const cli_common *common; /* names the model */
 } bench_machine;
 
@@ -38,7 +40,9 @@ double bench_cost(const bench_case *c);
 int bench_attention(const bench_machine *m, const bench_case *c, bench_result *out);
 int bench_model(const bench_machine *m, const bench_case *c, fv_model *model, bench_result *out);
 
-/* Medians: of n seconds, which get sorted. */
+/* Says that `run` of the runs are done; FV_ERR_CANCELLED after Ctrl-C. */
+fv_status bench_progress(const bench_machine *m, int run);
+/* Of n seconds, which get sorted. */
 double bench_median(double *seconds, int n);
 double bench_now(void);
 enum { BENCH_RUNS_MAX = 1000 };

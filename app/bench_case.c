@@ -14,6 +14,11 @@ double bench_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+fv_status bench_progress(const bench_machine *m, int run) {
+    double share = m->from + (m->upto - m->from) * (run + 1) / (m->runs + 1);
+    return terminal_progress(NULL, m->name, share) ? FV_ERR_CANCELLED : FV_OK;
+}
+
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -191,6 +196,7 @@ static fv_status time_runs(const bench_machine *m, const fv_run *run, const aren
     double once = bench_now() - began;
     int repeat = once < 0.02 ? 1 + (int)(0.02 / (once + 1e-6)) : 1;
     for (int i = 0; i < m->runs && !status; i++) {
+        status = bench_progress(m, i);
         began = bench_now();
         for (int k = 0; k < repeat && !status; k++) {
             status = fv_plan_run(a->plan, run, a->workspace, a->workspace_bytes);

@@ -38,7 +38,8 @@ static fv_status time_runs(const bench_machine *m, const bench_case *c, fv_model
     fv_session *session = NULL;
     fv_status status = fv_session_create(model, &options, &session);
     for (int i = -1; i < m->runs && !status; i++) {
-        status = time_once(c, session, ids, &times[i < 0 ? 0 : i]);
+        status = bench_progress(m, i);
+        status = status ? status : time_once(c, session, ids, &times[i < 0 ? 0 : i]);
     }
     fv_session_destroy(session);
     if (!status) {

@@ -174,7 +174,7 @@ static int compare_with(const arguments *a, fv_context *ctx, fv_model *model, co
     options.progress = terminal_progress;
     fv_compare *compare = NULL;
     fv_status status = fv_compare_run(model, &options, &compare);
-    terminal_progress_clear();
+    terminal_progress_end();
     int code = status ? terminal_status(ctx, status) : 0;
     if (!code && a->common.json) {
         code = common_model_path(&a->common, model_path, sizeof model_path);

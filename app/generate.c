@@ -66,7 +66,7 @@ int generator_read(generator *g, int32_t before, const fv_tokens *prompt) {
     status = status || before < 0 ? status : fv_session_feed(g->session, &before, 1, NULL);
     status = status ? status : fv_session_feed(g->session, prompt->id, prompt->n, &feed);
     status = status ? status : fv_session_finish(g->session);
-    terminal_progress_clear();
+    terminal_progress_end();
     g->prompt_seconds += now() - began;
     g->prompt_tokens += prompt->n;
     return status ? terminal_status(g->ctx, status) : 0;

@@ -84,7 +84,7 @@ static int dispatch(int argc, char **argv) {
 int main(int argc, char **argv) {
     terminal_catch_signals();
     int code = dispatch(argc, argv);
-    terminal_progress_clear();
+    terminal_progress_end();
     int written = code == EXIT_DONE || code == EXIT_INTERRUPTED ? terminal_flush() : 0;
     return written ? written : code;
 }

@@ -72,7 +72,7 @@ static int measure(const arguments *a, fv_context *ctx, const char *text, size_t
         options.progress = terminal_progress;
         fv_perplexity_result result;
         fv_status status = fv_perplexity(model, &options, &result);
-        terminal_progress_clear();
+        terminal_progress_end();
         code = status ? terminal_status(ctx, status) : print_result(a, &result);
     }
     fv_model_destroy(model);

@@ -186,7 +186,12 @@ void terminal_progress_clear(void) {
         fputs("\r\033[K", stderr);
         fflush(stderr);
     }
-    line.running = line.drawn = false;
+    line.drawn = false;
+}
+
+void terminal_progress_end(void) {
+    terminal_progress_clear();
+    line.running = false;
 }
 
 /* ---- stdout ---- */

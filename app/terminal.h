@@ -36,7 +36,10 @@ bool terminal_interrupted(void);
 /* A line on stderr that redraws itself: what is being done, the share done, and an ETA if it takes over two seconds. Both
  * have the types of the library's callbacks; a non-zero answer means that the user pressed Ctrl-C. */
 int terminal_progress(void *unused, const char *what, double share);
+/* Takes the line away for a moment, so that something else can be printed; the work and its ETA go on. */
 void terminal_progress_clear(void);
+/* The work is over: the next progress has a clock of its own. */
+void terminal_progress_end(void);
 
 /* Flushes stdout; 0, or the exit code: EXIT_PIPE in silence if the reader has gone, EXIT_RUNTIME with a message otherwise. */
 int terminal_flush(void);

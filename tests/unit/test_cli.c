@@ -274,7 +274,7 @@ int main(int argc, char **argv) {
     if (argc < 2) {
         return 77;
     }
-    run_path = argv[1];
+    run_path = realpath(argv[1], NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(top_help_teaches),
         cmocka_unit_test(each_help_has_an_example),

@@ -377,7 +377,7 @@ int main(int argc, char **argv) {
     if (argc < 2) {
         return 77;
     }
-    run_path = argv[1];
+    run_path = realpath(argv[1], NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(run_answers_from_text_and_file),
         cmocka_unit_test(progress_never_reaches_stdout),
