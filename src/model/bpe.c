@@ -5,13 +5,6 @@
 
 #include <string.h>
 
-void fvi_scratch_release(fv_context *ctx, fvi_scratch *scratch) {
-    fvi_release(ctx, scratch->symbol, (size_t)scratch->symbols, sizeof *scratch->symbol);
-    fvi_release(ctx, scratch->heap, (size_t)scratch->heap_capacity, sizeof *scratch->heap);
-    fvi_release(ctx, scratch->text, (size_t)scratch->text_capacity, 1);
-    *scratch = (fvi_scratch){0};
-}
-
 /* ---- words ---- */
 
 fv_status fvi_tokens_append(fv_context *ctx, fv_tokens *out, const int32_t *id, int64_t n) {
@@ -58,12 +51,12 @@ void fvi_word_keep(const fv_vocab *v, const char *word, size_t size, const fv_to
 /* ---- byte-level text ---- */
 
 /* A byte without a token becomes the unknown token; where there is none it is left out, as the reference does. */
-static size_t bytes_to_symbols(const fv_vocab *v, const char *piece, size_t size, fvi_symbol *s) {
+static size_t bytes_to_units(const fv_vocab *v, const char *piece, size_t size, int32_t *unit) {
     size_t n = 0;
     for (size_t i = 0; i < size; i++) {
         int32_t id = v->byte_id[(unsigned char)piece[i]];
         if (id >= 0 || v->unknown >= 0) {
-            s[n++].unit = id;
+            unit[n++] = id;
         }
     }
     return n;
@@ -71,17 +64,16 @@ static size_t bytes_to_symbols(const fv_vocab *v, const char *piece, size_t size
 
 static fv_status encode_piece(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, const char *piece, size_t size,
                               fv_tokens *out) {
-    fv_status status = fvi_symbols_reserve(ctx, scratch, size);
+    fv_status status = fvi_units_reserve(ctx, scratch, size);
     if (status != FV_OK) {
         return status;
     }
-    size_t n = bytes_to_symbols(v, piece, size, scratch->symbol);
-    fvi_symbols_merge(v, scratch, n);
-    for (int32_t i = n > 0 ? 0 : -1; i >= 0 && status == FV_OK; i = scratch->symbol[i].next) {
-        int32_t id = scratch->symbol[i].id;
-        status = fvi_tokens_append(ctx, out, id >= 0 ? &id : &v->unknown, 1);
+    size_t n = bytes_to_units(v, piece, size, scratch->unit);
+    status = fvi_units_merge(ctx, v, scratch, n, true);
+    for (int64_t i = 0; i < scratch->ids; i++) {
+        scratch->id[i] = scratch->id[i] >= 0 ? scratch->id[i] : v->unknown;
     }
-    return status;
+    return status == FV_OK ? fvi_tokens_append(ctx, out, scratch->id, scratch->ids) : status;
 }
 
 fv_status fvi_bpe_encode(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, const char *text, size_t size,

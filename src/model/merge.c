@@ -136,10 +136,17 @@ static bool seam_holds(const fv_vocab *v, const edge *left, const edge *right) {
 
 /* ---- one part ---- */
 
+/* Neighbours as a list over an array, the first at 0. */
+struct fvi_symbol {
+    int32_t previous, next; /* -1 at the ends */
+    int32_t id;
+    int32_t rank; /* of the merge with the next one; -1: none */
+};
+
 typedef struct part {
     const fv_vocab *v;
     fvi_symbol *s;
-    uint64_t *heap;
+    uint64_t *heap; /* rank << 32 | symbol */
     size_t heap_size;
     int32_t time;
     history *h; /* NULL: not wanted */
@@ -180,16 +187,12 @@ static void merge_pair(part *p, int32_t at) {
     }
 }
 
-/* Lines the symbols [from, to) up as they were before any merge. */
-static void line_up(part *p, int32_t from, int32_t to) {
+static void line_up(part *p, const int32_t *unit, int32_t n) {
     fvi_symbol *s = p->s;
-    for (int32_t i = from; i < to; i++) {
-        s[i].id = s[i].unit;
-        s[i].previous = i > from ? i - 1 : -1;
-        s[i].next = i + 1 < to ? i + 1 : -1;
+    for (int32_t i = 0; i < n; i++) {
+        s[i] = (fvi_symbol){i - 1, i + 1 < n ? i + 1 : -1, unit[i], -1};
     }
-    p->heap_size = 0;
-    for (int32_t i = from; i < to; i++) {
+    for (int32_t i = 0; i < n; i++) {
         rank_pair(p, i);
         if (s[i].rank >= 0) {
             p->heap[p->heap_size++] = (uint64_t)(uint32_t)s[i].rank << 32 | (uint32_t)i;
@@ -198,17 +201,23 @@ static void line_up(part *p, int32_t from, int32_t to) {
     for (size_t i = p->heap_size / 2; i-- > 0;) {
         sift_down(p->heap, p->heap_size, i);
     }
+    if (p->h != NULL) {
+        p->h->left.n = p->h->right.n = 0;
+        note(&p->h->left, s[0].id, BEFORE_ALL);
+        note(&p->h->right, s[n - 1].id, BEFORE_ALL);
+    }
 }
 
-/* Merges the symbols [from, to) alone. */
-static void merge_part(const fv_vocab *v, fvi_scratch *scratch, int32_t from, int32_t to, history *h) {
-    part p = {v, scratch->symbol, scratch->heap, 0, BEFORE_ALL, h};
-    line_up(&p, from, to);
-    if (h != NULL) {
-        h->left.n = h->right.n = 0;
-        note(&h->left, p.s[from].id, BEFORE_ALL);
-        note(&h->right, p.s[to - 1].id, BEFORE_ALL);
+/* Merges the units [from, to) alone, into the scratch's symbols. */
+static fv_status merge_part(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, int32_t from, int32_t to, history *h) {
+    int32_t n = to - from;
+    /* a merge takes one entry off the heap and puts two on at most, and there are less than n */
+    if (!fvi_grow(ctx, (void **)&scratch->symbol, &scratch->symbols, n, sizeof *scratch->symbol) ||
+        !fvi_grow(ctx, (void **)&scratch->heap, &scratch->heap_capacity, 2 * (int64_t)n, sizeof *scratch->heap)) {
+        return fvi_fail(ctx, FV_ERR_MEMORY, "no memory to merge a piece of %d bytes", n);
     }
+    part p = {v, scratch->symbol, scratch->heap, 0, BEFORE_ALL, h};
+    line_up(&p, scratch->unit + from, n);
     while (p.heap_size > 0) {
         uint64_t top = pop(p.heap, &p.heap_size);
         int32_t at = (int32_t)(top & UINT32_MAX), rank = (int32_t)(top >> 32);
@@ -217,89 +226,121 @@ static void merge_part(const fv_vocab *v, fvi_scratch *scratch, int32_t from, in
             merge_pair(&p, at);
         }
     }
+    return FV_OK;
+}
+
+/* Writes what the last part became behind the ids. */
+static void take_ids(fvi_scratch *scratch) {
+    for (int32_t i = 0; i >= 0; i = scratch->symbol[i].next) {
+        scratch->id[scratch->ids++] = scratch->symbol[i].id;
+    }
+}
+
+static fv_status merge_whole(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, int32_t n) {
+    scratch->ids = 0;
+    fv_status status = merge_part(ctx, v, scratch, 0, n, NULL);
+    if (status == FV_OK) {
+        take_ids(scratch);
+    }
+    return status;
 }
 
 /* ---- a long piece ---- */
 
-enum { PART = 4096 /* symbols of the first trial: they and their heap stay in the cache */ };
+enum { PART = 4096 /* units of the first trial: its symbols and its heap stay in the cache */, TRIES = 4 };
 
-/* The start of the last token in [from, to) that starts at `most` at the latest; the tokens are those of a trial. */
-static int32_t token_start(const fvi_symbol *s, int32_t from, int32_t most) {
-    int32_t at = from;
+/* The start of the last token that starts at `most` at the latest. */
+static int32_t token_start(const fvi_symbol *s, int32_t most) {
+    int32_t at = 0;
     while (s[at].next >= 0 && s[at].next <= most) {
         at = s[at].next;
     }
     return at;
 }
 
-/* Merges [from, cut) for the largest cut that a trial of `size` symbols suggests and that holds within it; 0 if there is
- * none. */
-static int32_t try_cut(const fv_vocab *v, fvi_scratch *scratch, int32_t from, int32_t size, history *h) {
+/* Merges [from, cut) for the largest cut that a trial of `size` units suggests and that holds within it; *cut is `from` if there
+ * is none. */
+static fv_status try_cut(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, int32_t from, int32_t size, history *h,
+                         int32_t *cut) {
     history rest;
-    int32_t cuts[4];
-    merge_part(v, scratch, from, from + size, NULL);
-    for (int i = 0; i < 4; i++) {
-        cuts[i] = token_start(scratch->symbol, from, from + size / 8 * (6 - i));
+    int32_t starts[TRIES];
+    fv_status status = merge_part(ctx, v, scratch, from, from + size, NULL);
+    for (int i = 0; i < TRIES && status == FV_OK; i++) {
+        starts[i] = token_start(scratch->symbol, size / 8 * (6 - i));
     }
-    for (int i = 0; i < 4; i++) {
-        if (cuts[i] == from || (i > 0 && cuts[i] == cuts[i - 1])) {
+    for (int i = 0; i < TRIES && status == FV_OK; i++) {
+        *cut = from + starts[i];
+        if (starts[i] == 0 || (i > 0 && starts[i] == starts[i - 1])) {
             continue;
         }
-        merge_part(v, scratch, cuts[i], from + size, &rest);
-        merge_part(v, scratch, from, cuts[i], h);
-        if (seam_holds(v, &h->right, &rest.left)) {
-            return cuts[i];
+        status = merge_part(ctx, v, scratch, *cut, from + size, &rest);
+        status = status == FV_OK ? merge_part(ctx, v, scratch, from, *cut, h) : status;
+        if (status == FV_OK && seam_holds(v, &h->right, &rest.left)) {
+            return FV_OK;
         }
     }
-    return 0;
+    *cut = from;
+    return status;
 }
 
-/* Merges from `from` on up to the cut that it gives, which is `n` where no other was found. */
-static int32_t merge_next(const fv_vocab *v, fvi_scratch *scratch, int32_t from, int32_t n, history *h) {
-    for (int32_t size = PART; size < n - from; size *= 2) {
-        int32_t cut = try_cut(v, scratch, from, size, h);
-        if (cut > 0) {
-            return cut;
-        }
+/* Merges from `from` on up to *cut, which is `n` where no other was found. */
+static fv_status merge_next(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, int32_t from, int32_t n, history *h,
+                            int32_t *cut) {
+    fv_status status = FV_OK;
+    *cut = from;
+    for (int32_t size = PART; size < n - from && *cut == from && status == FV_OK; size *= 2) {
+        status = try_cut(ctx, v, scratch, from, size, h, cut);
     }
-    merge_part(v, scratch, from, n, h);
-    return n;
+    if (*cut == from && status == FV_OK) {
+        *cut = n;
+        status = merge_part(ctx, v, scratch, from, n, h);
+    }
+    if (status == FV_OK) {
+        take_ids(scratch);
+    }
+    return status;
 }
 
-/* False if a seam that held in its trial does not hold with what follows: then the piece has to be merged as one. */
-static bool merge_long(const fv_vocab *v, fvi_scratch *scratch, int32_t n) {
+/* A seam that held in its trial may not hold with what follows: then the piece is merged as one. */
+static fv_status merge_long(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, int32_t n) {
     history here, next;
-    int32_t from = 0, cut = merge_next(v, scratch, 0, n, &here);
-    while (cut < n) {
-        int32_t end = merge_next(v, scratch, cut, n, &next);
-        if (!seam_holds(v, &here.right, &next.left)) {
-            return false;
+    int32_t cut;
+    fv_status status = merge_next(ctx, v, scratch, 0, n, &here, &cut);
+    while (cut < n && status == FV_OK) {
+        status = merge_next(ctx, v, scratch, cut, n, &next, &cut);
+        if (status == FV_OK && !seam_holds(v, &here.right, &next.left)) {
+            return merge_whole(ctx, v, scratch, n);
         }
-        scratch->symbol[token_start(scratch->symbol, from, cut)].next = cut;
-        from = cut;
-        cut = end;
         here = next;
     }
-    return true;
+    return status;
 }
 
-fv_status fvi_symbols_reserve(fv_context *ctx, fvi_scratch *scratch, size_t n) {
+fv_status fvi_units_reserve(fv_context *ctx, fvi_scratch *scratch, size_t n) {
     if (n > INT32_MAX / 4) {
         return fvi_fail(ctx, FV_ERR_RANGE, "a piece of the text has %zu bytes, at most %d can be merged at once", n,
                         INT32_MAX / 4);
     }
-    /* a merge takes one entry off the heap and puts two on at most, and there are less than n */
-    if (!fvi_grow(ctx, (void **)&scratch->symbol, &scratch->symbols, (int64_t)n, sizeof *scratch->symbol) ||
-        !fvi_grow(ctx, (void **)&scratch->heap, &scratch->heap_capacity, 2 * (int64_t)n, sizeof *scratch->heap)) {
+    if (!fvi_grow(ctx, (void **)&scratch->unit, &scratch->units, (int64_t)n, sizeof *scratch->unit) ||
+        !fvi_grow(ctx, (void **)&scratch->id, &scratch->id_capacity, (int64_t)n, sizeof *scratch->id)) {
         return fvi_fail(ctx, FV_ERR_MEMORY, "no memory to merge a piece of %zu bytes", n);
     }
     return FV_OK;
 }
 
-void fvi_symbols_merge(const fv_vocab *v, fvi_scratch *scratch, size_t n) {
-    if (n <= PART || !merge_long(v, scratch, (int32_t)n)) {
-        merge_part(v, scratch, 0, (int32_t)n, NULL);
+fv_status fvi_units_merge(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, size_t n, bool cut) {
+    scratch->ids = 0;
+    if (n == 0) {
+        return FV_OK;
     }
+    return cut && n > PART ? merge_long(ctx, v, scratch, (int32_t)n) : merge_whole(ctx, v, scratch, (int32_t)n);
 }
 
-void fvi_symbols_merge_whole(const fv_vocab *v, fvi_scratch *scratch, size_t n) { merge_part(v, scratch, 0, (int32_t)n, NULL); }
+void fvi_scratch_release(fv_context *ctx, fvi_scratch *scratch) {
+    fvi_release(ctx, scratch->unit, (size_t)scratch->units, sizeof *scratch->unit);
+    fvi_release(ctx, scratch->id, (size_t)scratch->id_capacity, sizeof *scratch->id);
+    fvi_release(ctx, scratch->symbol, (size_t)scratch->symbols, sizeof *scratch->symbol);
+    fvi_release(ctx, scratch->heap, (size_t)scratch->heap_capacity, sizeof *scratch->heap);
+    fvi_release(ctx, scratch->text, (size_t)scratch->text_capacity, 1);
+    *scratch = (fvi_scratch){0};
+}

@@ -68,7 +68,7 @@ static fv_status emit(fv_context *ctx, const fv_vocab *v, int32_t id, const char
 
 static fv_status encode_stretch(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, const char *text, size_t size,
                                 fv_tokens *out, bool *unknown) {
-    fv_status status = fvi_symbols_reserve(ctx, scratch, size);
+    fv_status status = fvi_units_reserve(ctx, scratch, size);
     if (status != FV_OK) {
         return status;
     }
@@ -76,12 +76,12 @@ static fv_status encode_stretch(fv_context *ctx, const fv_vocab *v, fvi_scratch 
     int32_t code;
     for (size_t at = 0, bytes; at < size; at += bytes) {
         bytes = (size_t)fvi_utf8_next(text, size, at, &code);
-        scratch->symbol[n++].unit = code >= 0 ? fvi_spm_symbol(v, text + at, bytes) : -1;
+        scratch->unit[n++] = code >= 0 ? fvi_spm_symbol(v, text + at, bytes) : -1;
     }
-    fvi_symbols_merge(v, scratch, n);
+    status = fvi_units_merge(ctx, v, scratch, n, true);
     size_t at = 0;
-    for (int32_t i = 0; i >= 0 && status == FV_OK; i = scratch->symbol[i].next) {
-        int32_t id = scratch->symbol[i].id;
+    for (int64_t i = 0; i < scratch->ids && status == FV_OK; i++) {
+        int32_t id = scratch->id[i];
         size_t bytes = id >= 0 && id < v->n ? fvi_piece_size(v, id) : (size_t)fvi_utf8_next(text, size, at, &code);
         status = emit(ctx, v, id, text + at, bytes, out, unknown);
         at += bytes;

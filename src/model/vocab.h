@@ -40,19 +40,18 @@ typedef struct fvi_word {
     int32_t id[FVI_WORD_IDS];
 } fvi_word;
 
-/* Neighbours in a text that is being merged, as a list over an array. */
-typedef struct fvi_symbol {
-    int32_t previous, next; /* -1 at the ends */
-    int32_t unit; /* what it was at first: a byte's token, a character's; the caller sets it. -1: no token, never merges;
-                     past the vocabulary: a character that is only part of tokens */
-    int32_t id;   /* what it is now */
-    int32_t rank; /* of the merge with the next one; -1: none */
-} fvi_symbol;
+typedef struct fvi_symbol fvi_symbol;
 
+/* What one fv_tokenize works with; grows, is released at its end. */
 typedef struct fvi_scratch {
+    int32_t *unit; /* what is to be merged: the tokens of bytes or characters. -1: no token, never merges; past the vocabulary:
+                      a character that is only part of tokens */
+    int64_t units;
+    int32_t *id; /* what became of it */
+    int64_t ids, id_capacity;
     fvi_symbol *symbol;
     int64_t symbols;
-    uint64_t *heap; /* rank << 32 | symbol */
+    uint64_t *heap;
     int64_t heap_capacity;
     char *text; /* a stretch behind its space prefix */
     int64_t text_capacity;
@@ -109,12 +108,11 @@ bool fvi_merges_reserve(fv_vocab *v, size_t pairs);
 /* A pair that is there already keeps its rank. */
 void fvi_merges_add(fv_vocab *v, fvi_merge merge);
 
-/* Room for n symbols; their units are then the caller's to set. */
-fv_status fvi_symbols_reserve(fv_context *ctx, fvi_scratch *scratch, size_t n);
-/* Merges the first n symbols until no merge is left; the result hangs on `next` from symbol 0. */
-void fvi_symbols_merge(const fv_vocab *v, fvi_scratch *scratch, size_t n);
-/* The same, without cutting: for tests. */
-void fvi_symbols_merge_whole(const fv_vocab *v, fvi_scratch *scratch, size_t n);
+/* Room for n units; they are then the caller's to set. */
+fv_status fvi_units_reserve(fv_context *ctx, fvi_scratch *scratch, size_t n);
+/* Merges the first n units into scratch->id until no merge is left. `cut` is for tests: false takes a long piece as one, which
+ * gives the same ids in more time. */
+fv_status fvi_units_merge(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, size_t n, bool cut);
 void fvi_scratch_release(fv_context *ctx, fvi_scratch *scratch);
 
 /* ---- words (bpe.c) ---- */
