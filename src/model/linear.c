@@ -146,8 +146,7 @@ static bool grow_part(fvi_gemm *gemm, size_t offset, size_t *bytes, size_t need)
         void **part = (void **)((char *)&gemm->rooms[i] + offset);
         *part = fvi_alloc(gemm->ctx, need, 1);
         if (*part == NULL) {
-            *bytes = need; /* what is held, and what is NULL, is released with it */
-            return false;
+            return false; /* what is held, and what is NULL, is released with the new size */
         }
     }
     return true;
@@ -242,6 +241,7 @@ typedef struct prompt_job {
     int n;
     const float *x;
     int64_t m;
+    int64_t first, blocks; /* passing: the blocks of the only matrix that are unpacked now, one in each room; else blocks is 0 */
     atomic_bool refused;
 } prompt_job;
 
@@ -301,8 +301,8 @@ static bool multiply(prompt_job *job, int i, int64_t block, const void *packed, 
     return ok;
 }
 
-/* Item: a panel of x, with all blocks of all matrices that are kept unpacked. */
-static void kept_item(void *arg, int64_t item, int worker) {
+/* Item: a panel of x, with all blocks of all matrices that are unpacked. */
+static void panel_item(void *arg, int64_t item, int worker) {
     prompt_job *job = arg;
     panel p = panel_at(job->m, 0);
     for (int64_t i = 0; i < item; i++) {
@@ -311,8 +311,10 @@ static void kept_item(void *arg, int64_t item, int worker) {
     load_panel(job, worker, &p);
     for (int i = 0; i < job->n; i++) {
         const fvi_linear *w = job->w[i];
-        for (int64_t block = 0; w->packed != NULL && block < block_count(w); block++) {
-            const char *packed = (const char *)w->packed + (size_t)block * packed_stride(job->gemm, w);
+        int64_t end = job->blocks > 0 ? job->first + job->blocks : w->packed != NULL ? block_count(w) : 0;
+        for (int64_t block = job->first; block < end; block++) {
+            const char *packed = job->blocks > 0 ? job->gemm->rooms[block - job->first].packed
+                                                 : (const char *)w->packed + (size_t)block * packed_stride(job->gemm, w);
             if (!multiply(job, i, block, packed, &p, worker)) {
                 atomic_store(&job->refused, true);
                 return;
@@ -321,16 +323,10 @@ static void kept_item(void *arg, int64_t item, int worker) {
     }
 }
 
-/* Item: a block of the job's only matrix, unpacked now, with all panels of x. */
-static void passing_item(void *arg, int64_t block, int worker) {
+/* Item: a block of the job's only matrix, unpacked into a room until the panels have met it. */
+static void passing_item(void *arg, int64_t item, int worker) {
     prompt_job *job = arg;
-    void *packed = job->gemm->rooms[worker].packed;
-    bool ok = unpack_block(job->gemm, job->w[0], block, worker, packed);
-    for (panel p = panel_at(job->m, 0); ok && p.rows > 0; p = panel_at(job->m, p.first + p.rows)) {
-        load_panel(job, worker, &p);
-        ok = multiply(job, 0, block, packed, &p, worker);
-    }
-    if (!ok) {
+    if (!unpack_block(job->gemm, job->w[0], job->first + item, worker, job->gemm->rooms[item].packed)) {
         atomic_store(&job->refused, true);
     }
 }
@@ -343,16 +339,27 @@ static int64_t panel_count(int64_t m) {
     return n;
 }
 
+/* As many blocks at a time as there are rooms. */
+static fv_status prompt_passing(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, const float *x, int64_t m) {
+    prompt_job job = {.gemm = gemm, .w = w, .y = y, .n = 1, .x = x, .m = m};
+    fv_status status = FV_OK;
+    for (; status == FV_OK && job.first < block_count(*w); job.first += job.blocks) {
+        job.blocks = fvi_min(gemm->ctx->threads, block_count(*w) - job.first);
+        fvi_parallel(gemm->ctx, job.blocks, passing_item, &job);
+        fvi_parallel(gemm->ctx, panel_count(m), panel_item, &job);
+        status = finish(gemm, *w, atomic_load(&job.refused));
+    }
+    return status;
+}
+
 /* All matrices have the same n_in and element type. */
 static fv_status prompt_alike(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x, int64_t m) {
     prompt_job job = {.gemm = gemm, .w = w, .y = y, .n = n, .x = x, .m = m};
-    fvi_parallel(gemm->ctx, panel_count(m), kept_item, &job);
+    fvi_parallel(gemm->ctx, panel_count(m), panel_item, &job);
     fv_status status = finish(gemm, w[0], atomic_load(&job.refused));
     for (int i = 0; status == FV_OK && i < n; i++) {
         if (w[i]->packed == NULL) {
-            prompt_job one = {.gemm = gemm, .w = w + i, .y = y + i, .n = 1, .x = x, .m = m};
-            fvi_parallel(gemm->ctx, block_count(w[i]), passing_item, &one);
-            status = finish(gemm, w[i], atomic_load(&one.refused));
+            status = prompt_passing(gemm, w + i, y + i, x, m);
         }
     }
     return status;

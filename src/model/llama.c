@@ -308,11 +308,7 @@ static fv_status multiply(fv_model *m, fv_phase phase, const fvi_linear *const *
         fvi_linear_step_many(m->gemm, w, y, count, x);
         return FV_OK;
     }
-    fv_status status = FV_OK;
-    for (int i = 0; i < count && status == FV_OK; i++) {
-        status = fvi_linear_prompt(m->gemm, w[i], x, n, y[i]);
-    }
-    return status;
+    return fvi_linear_prompt_many(m->gemm, w, y, count, x, n);
 }
 
 /* Rows (n, h, d) as (1, h, n, d). */
