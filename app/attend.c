@@ -79,7 +79,9 @@ static int attend(const attend_arguments *a, fv_context *ctx) {
     fv_run run = {.stats = a->stats ? &stats : NULL};
     fv_recipe *recipe = NULL;
     fv_plan *plan = NULL;
-    int code = attend_read(a, &arrays, &problem, &run);
+    int code = common_writable("--out", a->out);
+    code = code || !a->lse ? code : common_writable("--lse", a->lse);
+    code = code ? code : attend_read(a, &arrays, &problem, &run);
     fv_status status = code ? FV_OK : fv_recipe_parse(ctx, a->common.recipe, &recipe);
     problem.recipe = recipe;
     status = code || status ? status : fv_plan_create(ctx, &problem, &plan);

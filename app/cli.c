@@ -228,17 +228,29 @@ static int unknown_option(const table *t, const char *name, size_t size) {
 
 /* ---- the walk over argv ---- */
 
+static const cli_option *find_option(const table *t, const char *word, bool is_long, size_t size) {
+    const cli_option *o;
+    for (int k = 0; (o = option_at(t, k)); k++) {
+        bool named = strlen(o->name) == size && strncmp(o->name, word + 2, size) == 0;
+        if (is_long ? named : o->letter == word[1]) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+/* `-f -n 5` has forgotten the file: an option's own name is taken as a value only after "=". */
+static bool is_option(const table *t, const char *word) {
+    bool is_long = word[0] == '-' && word[1] == '-';
+    return word[0] == '-' && word[1] && (is_long || !word[2]) && find_option(t, word, is_long, is_long ? strlen(word + 2) : 1);
+}
+
 /* One option at argv[*i], its value in the same word or the next. */
 static int take_option(const table *t, int argc, char **argv, int *i) {
     const char *word = argv[*i], *value = NULL;
     bool is_long = word[1] == '-';
     size_t size = is_long ? strcspn(word + 2, "=") : 1;
-    const cli_option *o = NULL;
-    for (int k = 0; (o = option_at(t, k)); k++) {
-        if (is_long ? strlen(o->name) == size && strncmp(o->name, word + 2, size) == 0 : o->letter == word[1]) {
-            break;
-        }
-    }
+    const cli_option *o = find_option(t, word, is_long, size);
     if (!o) {
         return is_long ? unknown_option(t, word + 2, size)
                        : terminal_error(EXIT_USAGE, "unknown option -%c: see `fovea %s --help`", word[1], t->page->name);
@@ -250,11 +262,11 @@ static int take_option(const table *t, int argc, char **argv, int *i) {
     if (o->kind == CLI_FLAG) {
         return value ? terminal_error(EXIT_USAGE, "--%s takes no value", o->name) : parse_value(o, NULL);
     }
-    if (!value && *i + 1 < argc) {
+    if (!value && *i + 1 < argc && !is_option(t, argv[*i + 1])) {
         value = argv[++*i];
     }
     if (!value) {
-        return terminal_error(EXIT_USAGE, "--%s needs a value: %s", o->name, o->argument);
+        return terminal_error(EXIT_USAGE, "--%s needs a value: --%s=%s", o->name, o->name, o->argument);
     }
     return parse_value(o, value);
 }

@@ -34,6 +34,8 @@ void common_close(fv_context *ctx) {
 
 /* ---- files ---- */
 
+enum { TEXT_MOST = 1 << 30 }; /* capacity that is doubled once more */
+
 int common_readable(const char *option, const char *path) {
     struct stat st;
     if (stat(path, &st) != 0) {
@@ -48,7 +50,31 @@ int common_readable(const char *option, const char *path) {
     return 0;
 }
 
-/* Reads to the end by doubling: pipes have no size. */
+int common_writable(const char *option, const char *path) {
+    char folder[4096];
+    struct stat st;
+    if (snprintf(folder, sizeof folder, "%s", path) >= (int)sizeof folder || !path[0]) {
+        return terminal_error(EXIT_USAGE, "%s: the path is empty or too long", option);
+    }
+    bool there = stat(path, &st) == 0;
+    if (there && S_ISDIR(st.st_mode)) {
+        return terminal_error(EXIT_USAGE, "%s %s: is a directory", option, path);
+    }
+    if (there && !S_ISREG(st.st_mode)) {
+        return 0; /* a pipe or device takes what is written, or says why not */
+    }
+    char *slash = strrchr(folder, '/');
+    if (slash) {
+        slash[slash == folder] = 0;
+    }
+    if (access(slash ? folder : ".", W_OK | X_OK) != 0) {
+        return terminal_error(EXIT_USAGE, "%s %s: cannot write there: %s", option, path, strerror(errno));
+    }
+    return 0;
+}
+
+/* Reads to the end by doubling: pipes have no size. Endless ones end at 2 GiB, before they take the machine's memory. */
+
 static int read_stream(FILE *file, const char *path, char **text, size_t *size) {
     size_t capacity = 1 << 16, n = 0;
     char *data = malloc(capacity + 1);
@@ -57,7 +83,7 @@ static int read_stream(FILE *file, const char *path, char **text, size_t *size) 
         if (n < capacity || terminal_interrupted()) {
             break;
         }
-        char *larger = capacity < SIZE_MAX / 4 ? realloc(data, 2 * capacity + 1) : NULL;
+        char *larger = capacity < TEXT_MOST ? realloc(data, 2 * capacity + 1) : NULL;
         if (!larger) {
             free(data);
         }
@@ -65,7 +91,7 @@ static int read_stream(FILE *file, const char *path, char **text, size_t *size) 
         capacity *= 2;
     }
     if (!data) {
-        return terminal_error(EXIT_RUNTIME, "%s: does not fit in memory", path);
+        return terminal_error(EXIT_RUNTIME, "%s: is larger than 2 GiB, or than the memory left", path);
     }
     if (terminal_interrupted() || ferror(file)) {
         int code = terminal_interrupted() ? EXIT_INTERRUPTED : terminal_error(EXIT_RUNTIME, "%s: %s", path, strerror(errno));

@@ -38,6 +38,8 @@ int common_check_room(const fv_model *model, const char *option, int64_t tokens,
 int common_read(const char *path, char **text, size_t *size);
 /* 0 if the file can be opened for reading; `option` names it in the message. */
 int common_readable(const char *option, const char *path);
+/* 0 if a file can be made there, said before the work that fills it. */
+int common_writable(const char *option, const char *path);
 
 /* Prints and deletes; NULL means that memory ran out. Returns the exit code. */
 int common_print_json(cJSON *json);

@@ -75,7 +75,8 @@ static int check(arguments *a) {
         }
     }
     a->chat = a->chat || a->form;
-    return a->load ? common_readable("--load", a->load) : 0;
+    int code = a->load ? common_readable("--load", a->load) : 0;
+    return code || !a->save ? code : common_writable("--save", a->save);
 }
 
 /* ---- one turn ---- */

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -82,6 +83,10 @@ int terminal_status(const fv_context *ctx, fv_status status) {
         return EXIT_INTERRUPTED;
     }
     const char *message = ctx ? fv_message(ctx) : "";
+    size_t n = command_name ? strlen(command_name) : 0;
+    if (n && strncmp(message, command_name, n) == 0 && strncmp(message + n, ": ", 2) == 0) {
+        message += n + 2; /* the command's name already stands in front */
+    }
     bool users = status == FV_ERR_ARGUMENT || status == FV_ERR_RANGE || status == FV_ERR_UNSUPPORTED;
     return terminal_error(users ? EXIT_USAGE : EXIT_RUNTIME, "%s", message[0] ? message : fv_status_name(status));
 }
@@ -143,6 +148,12 @@ static void format_time(char *out, size_t size, double seconds) {
     }
 }
 
+/* A line that wraps could not be redrawn in place. */
+static int terminal_columns(void) {
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col - 1 : 79;
+}
+
 /* On a terminal the line is redrawn ten times a second; --progress into a file writes a line every two seconds. */
 static void draw(double share, double elapsed, bool tty) {
     char left[32], eta[64] = "";
@@ -152,7 +163,8 @@ static void draw(double share, double elapsed, bool tty) {
         snprintf(eta, sizeof eta, "  %s left", left);
     }
     if (tty) {
-        fprintf(stderr, "\r\033[K%5.1f%%  %s%s", 100 * share, line.what, eta);
+        int room = terminal_columns() - 8 - (int)strlen(eta);
+        fprintf(stderr, "\r\033[K%5.1f%%  %.*s%s", 100 * share, room, line.what, eta);
     } else {
         fprintf(stderr, "%5.1f%%  %s%s\n", 100 * share, line.what, eta);
     }

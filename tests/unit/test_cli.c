@@ -128,6 +128,9 @@ static void impossible_values_are_refused(void **state) {
     check_refused(RUN("run", "-p", "x", "--stop", ""), 2, "--stop");
     check_refused(RUN("run", "-p", "x", "-f", book), 2, "not both");
     check_refused(RUN("run", "-p"), 2, "needs a value");
+    check_refused(RUN("run", "-f", "-n", "5"), 2, "--file needs a value");
+    check_refused(RUN("run", "-p", "x", "--save", "/nowhere/at/all"), 2, "/nowhere/at/all");
+    check_refused(RUN("run", "-p", "x", "--save", "/"), 2, "directory");
     check_refused(RUN("run", "-f", book), 2, "more than the model's trained 32768");
     check_refused(RUN("perplexity", "-f", book, "--ctx", "99999999"), 2, "more than the model's trained 32768");
     check_refused(RUN("perplexity", "-f", book, "--ctx", "1"), 2, "at least 2");
