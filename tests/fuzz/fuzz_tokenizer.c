@@ -1,5 +1,8 @@
-/* fuzz_tokenizer.c - the first byte says what the others are: text for one of the tiny vocabularies, which has to come back
- * from its ids unchanged and in whole characters, or a vocabulary file, which has to be refused or to work. */
+/* fuzz_tokenizer.c - the first byte says what the others are:
+ *   0..5   text for one of the tiny vocabularies, which has to come back from its ids unchanged and in whole characters
+ *   6, 7   a vocabulary file, which has to be refused or to work; with 7, when memory fails too
+ *   8..15  units to be merged, in long pieces, as they would be one by one
+ */
 #include "fuzz.h"
 #include "model/pretokenize.h"
 #include "model/vocab.h"
@@ -150,6 +153,69 @@ static void check_vocab(const uint8_t *data, size_t size, long long failing) {
     FUZZ_CHECK(alloc_fail_end(&a, own) == 0);
 }
 
+/* ---- merging ---- */
+
+static const fvi_merge *merge_of(const fv_vocab *v, int32_t left, int32_t right) {
+    for (size_t i = 0; i < v->merge_slots; i++) {
+        if (v->merge[i].left >= 0 && v->merge[i].left == left && v->merge[i].right == right) {
+            return &v->merge[i];
+        }
+    }
+    return NULL;
+}
+
+/* The rule as it is defined: the lowest rank, the leftmost of those, until none is left. */
+static size_t merge_plainly(const fv_vocab *v, int32_t *id, size_t n) {
+    for (;;) {
+        const fvi_merge *best = NULL;
+        size_t at = 0;
+        for (size_t i = 0; i + 1 < n; i++) {
+            const fvi_merge *m = merge_of(v, id[i], id[i + 1]);
+            if (m != NULL && (best == NULL || m->rank < best->rank)) {
+                best = m;
+                at = i;
+            }
+        }
+        if (best == NULL) {
+            return n;
+        }
+        id[at] = best->result;
+        memmove(id + at + 1, id + at + 2, (n - at - 2) * sizeof *id);
+        n--;
+    }
+}
+
+/* `how` has two bytes: how long it gets and how fast the pattern shifts. */
+static void fill_units(const fv_vocab *v, const uint8_t *how, const uint8_t *data, size_t size, int32_t *unit, size_t n) {
+    size_t shift = size * (1 + how[1] % 8);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t byte = data[(i + i / shift) % size];
+        unit[i] = v == vocab[TINY_KINDS - 1] ? v->byte_id[byte == 255 ? 'c' : 'a' + byte % 2] : v->byte_id[byte];
+    }
+}
+
+static void check_merges(const fv_vocab *v, const uint8_t *how, const uint8_t *data, size_t size) {
+    enum { PLAIN = 48 };
+    size_t n = how[0] < 64 ? (size_t)how[0] % PLAIN + 1 : (size_t)(how[0] - 63) * 100;
+    fvi_scratch cut = {0}, whole = {0};
+    int32_t plain[PLAIN];
+    FUZZ_CHECK(fvi_units_reserve(ctx, &cut, n) == FV_OK && fvi_units_reserve(ctx, &whole, n) == FV_OK);
+    fill_units(v, how, data, size, cut.unit, n);
+    memcpy(whole.unit, cut.unit, n * sizeof *cut.unit);
+    if (n <= PLAIN) {
+        memcpy(plain, cut.unit, n * sizeof *plain);
+    }
+    FUZZ_CHECK(fvi_units_merge(ctx, v, &cut, n, true) == FV_OK);
+    FUZZ_CHECK(fvi_units_merge(ctx, v, &whole, n, false) == FV_OK);
+    FUZZ_CHECK(cut.ids == whole.ids && memcmp(cut.id, whole.id, (size_t)cut.ids * sizeof *cut.id) == 0);
+    if (n <= PLAIN) {
+        FUZZ_CHECK((size_t)whole.ids == merge_plainly(v, plain, n));
+        FUZZ_CHECK(memcmp(whole.id, plain, (size_t)whole.ids * sizeof *plain) == 0);
+    }
+    fvi_scratch_release(ctx, &cut);
+    fvi_scratch_release(ctx, &whole);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (ctx == NULL) {
         start();
@@ -157,11 +223,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size == 0) {
         return 0;
     }
-    int what = data[0] % 8;
+    int what = data[0] % 16;
     if (what < TINY_KINDS) {
         check_text(vocab[what], data + 1, size - 1);
-    } else {
+    } else if (what < 8) {
         check_vocab(data + 1, size - 1, what == 7 ? fuzz_failing(data, size) : 0);
+    } else if (size > 3) {
+        check_merges(vocab[what % TINY_KINDS], data + 1, data + 3, size - 3);
     }
     return 0;
 }

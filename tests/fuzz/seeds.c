@@ -91,7 +91,7 @@ static void tokenizer_seeds(void) {
             free(file.data);
         }
         gb_bytes file = {NULL, 0, 0};
-        const uint8_t what = kind % 2 == 0 ? 5 : 7;
+        const uint8_t what = kind % 2 == 0 ? 6 : 7;
         size_t size;
         uint8_t *image = tiny_vocab(kind, &size);
         gb_put(&file, &what, 1);
@@ -100,6 +100,19 @@ static void tokenizer_seeds(void) {
         save("tokenizer", name, file.data, file.n);
         free(file.data);
         free(image);
+    }
+}
+
+/* Units to merge: short and long, in a loop and shifting. */
+static void merge_seeds(void) {
+    static const char pattern[] = "abbabaaab\xff"
+                                  "bbbaabab in the the aaaa";
+    for (int i = 0; i < 24; i++) {
+        uint8_t file[64] = {(uint8_t)(8 + i % 8), (uint8_t)(i < 8 ? 40 : 63 + 8 * i), (uint8_t)i};
+        char name[32];
+        memcpy(file + 3, pattern, sizeof pattern - 1);
+        snprintf(name, sizeof name, "merge-%d", i);
+        save("tokenizer", name, file, 3 + sizeof pattern - 1);
     }
 }
 
@@ -183,6 +196,7 @@ int main(int argc, char **argv) {
     gguf_seeds();
     npy_seeds();
     tokenizer_seeds();
+    merge_seeds();
     all_session_seeds();
     if (argc > 2 && failed == 0) {
         failed = !gb_save(argv[2], "", 0);

@@ -143,7 +143,44 @@ static inline int tiny_spm(gguf_builder *b, bool space_prefix) {
     return n;
 }
 
-enum { TINY_KINDS = 5 };
+/* Byte-level again, with all words of up to five of a and b as tokens, and every way to cut one in two as a merge, in no order
+ * that training would give: what merges when is as tangled as it can be. */
+static inline void tiny_tangle(gguf_builder *b) {
+    enum { LONGEST = 5, MOST = 256 };
+    tiny_pieces *p = calloc(1, sizeof *p);
+    char line[MOST][24], word[8], letter[2];
+    const char *lines[MOST];
+    int n = 0;
+    fvi_rng rng = {5};
+    for (int byte = 0; byte < 256; byte++) {
+        tiny_add(p, letter, tiny_letter(byte, letter), 1);
+    }
+    for (int size = 2; size <= LONGEST; size++) {
+        for (int bits = 0; bits < 1 << size; bits++) {
+            for (int i = 0; i < size; i++) {
+                word[i] = (char)('a' + (bits >> i & 1));
+            }
+            tiny_add(p, word, (size_t)size, 1);
+            for (int cut = 1; cut < size; cut++) {
+                snprintf(line[n], sizeof line[n], "%.*s %.*s", cut, word, size - cut, word + cut);
+                lines[n] = line[n];
+                n++;
+            }
+        }
+    }
+    for (int i = n - 1; i > 0; i--) {
+        int64_t j = fvi_rng_below(&rng, i + 1);
+        const char *other = lines[i];
+        lines[i] = lines[j];
+        lines[j] = other;
+    }
+    gb_string(b, "tokenizer.ggml.model", "gpt2");
+    gb_strings(b, "tokenizer.ggml.tokens", p->piece, (uint64_t)p->n);
+    gb_strings(b, "tokenizer.ggml.merges", lines, (uint64_t)n);
+    free(p);
+}
+
+enum { TINY_KINDS = 6 };
 
 /* The vocabularies by number, as a file. free() it. */
 static inline uint8_t *tiny_vocab(int kind, size_t *size) {
@@ -151,8 +188,10 @@ static inline uint8_t *tiny_vocab(int kind, size_t *size) {
     gguf_builder b = gb_begin();
     if (kind < 3) {
         tiny_bpe(&b, pre[kind]);
-    } else {
+    } else if (kind < 5) {
         tiny_spm(&b, kind == 3);
+    } else {
+        tiny_tangle(&b);
     }
     uint8_t *image = gb_image(&b, size);
     gb_end(&b);
