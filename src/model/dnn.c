@@ -36,6 +36,7 @@ struct fvi_dnn {
     size_t scratch_bytes;  /* of each */
     shape *shapes;
     int64_t n_shapes, capacity;
+    bool rowwise;
 };
 
 /* oneDNN plans for, and runs on, as many threads as the calling thread's OpenMP setting says: one, while we call it. */
@@ -269,8 +270,12 @@ fv_status fvi_dnn_shape(fvi_dnn *dnn, fvi_dnn_key key, int *out) {
     static const int64_t single = 1;
     shape *s = &dnn->shapes[dnn->n_shapes];
     *s = (shape){.key = key};
-    dnnl_status_t status = start_shape(dnn, s, panel_height, FVI_DNN_HEIGHTS);
-    int agree = status == dnnl_success ? rows_agree(dnn, (int)dnn->n_shapes) : -1;
+    dnnl_status_t status = dnnl_success;
+    int agree = 0;
+    if (!dnn->rowwise) {
+        status = start_shape(dnn, s, panel_height, FVI_DNN_HEIGHTS);
+        agree = status == dnnl_success ? rows_agree(dnn, (int)dnn->n_shapes) : -1;
+    }
     if (status == dnnl_success && agree == 0) {
         release_shape(s);
         *s = (shape){.key = key};
@@ -283,6 +288,8 @@ fv_status fvi_dnn_shape(fvi_dnn *dnn, fvi_dnn_key key, int *out) {
     *out = (int)dnn->n_shapes++;
     return FV_OK;
 }
+
+void fvi_dnn_rowwise(fvi_dnn *dnn) { dnn->rowwise = true; }
 
 size_t fvi_dnn_packed_bytes(const fvi_dnn *dnn, int number) { return dnnl_memory_desc_get_size(&dnn->shapes[number].packed); }
 

@@ -22,6 +22,8 @@ typedef struct fvi_dnn_key {
 
 fv_status fvi_dnn_create(fv_context *ctx, fvi_dnn **out);
 void fvi_dnn_destroy(fvi_dnn *dnn);
+/* Shapes made from now on have single rows only, as where rows disagree. For comparison and tests. */
+void fvi_dnn_rowwise(fvi_dnn *dnn);
 /* The number of such a shape, made if there is none; not from inside a parallel loop. */
 fv_status fvi_dnn_shape(fvi_dnn *dnn, fvi_dnn_key key, int *out);
 size_t fvi_dnn_packed_bytes(const fvi_dnn *dnn, int shape);

@@ -87,6 +87,8 @@ size_t fvi_gemm_bytes(const fvi_gemm *gemm) {
     return gemm->kept_bytes + room_bytes * (size_t)gemm->ctx->threads + fvi_dnn_bytes(gemm->dnn);
 }
 
+void fvi_gemm_rowwise(fvi_gemm *gemm) { fvi_dnn_rowwise(gemm->dnn); }
+
 /* ---- preparing ---- */
 
 static bool in_bf16(const fvi_gemm *gemm, const fvi_linear *w) {
@@ -195,13 +197,17 @@ static fv_status keep_unpacked(fvi_gemm *gemm, fvi_linear *w) {
     return finish(gemm, w, atomic_load(&job.refused));
 }
 
+static fv_status refuse_type(const fvi_gemm *gemm, const fvi_linear *w) {
+    return fvi_fail(gemm->ctx, FV_ERR_UNSUPPORTED, "%s is %s; weights are f32, f16, bf16, q8_0, q4_0 or q4_1",
+                    w->name == NULL ? "a matrix" : w->name, fv_dtype_name(w->dtype));
+}
+
 fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
     const char *name = w->name == NULL ? "a matrix" : w->name;
     w->block = 0;
     w->packed = NULL;
     if ((unsigned)w->dtype >= FV_DTYPE_COUNT || gemm->matvec.rows[w->dtype] == NULL) {
-        return fvi_fail(gemm->ctx, FV_ERR_UNSUPPORTED, "%s is %s; weights are f32, f16, bf16, q8_0, q4_0 or q4_1", name,
-                        fv_dtype_name(w->dtype));
+        return refuse_type(gemm, w);
     }
     if (w->n_in < 1 || w->n_out < 1 || w->n_in > BLOCK_WEIGHTS || w->n_out > INT32_MAX ||
         fv_dtype_bytes(w->dtype, w->n_in) == 0) {
@@ -427,7 +433,9 @@ fv_status fvi_linear_rows(fvi_gemm *gemm, const fvi_linear *w, const int32_t *id
             return fvi_fail(gemm->ctx, FV_ERR_RANGE, "row %d of %s: there are %lld", (int)id[i],
                             w->name == NULL ? "a matrix" : w->name, (long long)w->n_out);
         }
-        fvi_convert_to_f32(w->dtype, (const char *)w->data + (size_t)id[i] * stride, w->n_in, out + i * w->n_in);
+        if (!fvi_convert_to_f32(w->dtype, (const char *)w->data + (size_t)id[i] * stride, w->n_in, out + i * w->n_in)) {
+            return refuse_type(gemm, w);
+        }
     }
     return FV_OK;
 }

@@ -34,6 +34,10 @@ void fvi_gemm_destroy(fvi_gemm *gemm);
 /* Bytes allocated beyond the file: unpacked weights and scratch. */
 size_t fvi_gemm_bytes(const fvi_gemm *gemm);
 
+/* Matrices prepared from now on are multiplied row by row: slow, and what happens by itself where oneDNN's rows depend on each
+ * other. For comparison and tests. */
+void fvi_gemm_rowwise(fvi_gemm *gemm);
+
 /* Once per matrix, before fvi_linear_prompt; the order of the calls decides who gets the budget. */
 fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w);
 /* y (m, n_out) = x (m, n_in) W^T, f32, contiguous, not overlapping. Where the CPU has bf16 products and W is BF16 or quantised,
@@ -48,7 +52,8 @@ void fvi_linear_step(fvi_gemm *gemm, const fvi_linear *w, const float *x, float 
  * same bits as n calls of fvi_linear_step, with one wake-up of the threads. */
 void fvi_linear_step_many(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x);
 
-/* out (n, n_in): rows `id` of W as f32 (embedding lookup). FV_ERR_RANGE if an id is outside [0, n_out). */
+/* out (n, n_in): rows `id` of W as f32 (embedding lookup). FV_ERR_RANGE if an id is outside [0, n_out),
+ * FV_ERR_UNSUPPORTED if W is of no weight type. */
 fv_status fvi_linear_rows(fvi_gemm *gemm, const fvi_linear *w, const int32_t *id, int64_t n, float *out);
 
 #endif

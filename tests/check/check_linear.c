@@ -245,6 +245,28 @@ static void check_many(void) {
     engine_close(&e);
 }
 
+/* The way that is taken where oneDNN's rows disagree. */
+static void check_rowwise(void) {
+    static const matrix a = {FV_Q8_0, 130, 64};
+    engine e = engine_open(2, FV_LEVEL_BEST, 0);
+    fvi_rng r = {7};
+    guard w = make_weights(&a, &r);
+    fvi_gemm_rowwise(e.gemm);
+    fvi_linear linear = prepare(&e, &a, &w);
+    float *x = need(malloc(MOST * 64 * 4)), *y = need(malloc(MOST * 130 * 4));
+    for (int i = 0; i < MOST * 64; i++) {
+        x[i] = spread(&r);
+    }
+    product(&e, &linear, x, MOST, y);
+    check_error(&a, &w, e.ctx->cpu.avx512_bf16, x, 0, y);
+    check_error(&a, &w, e.ctx->cpu.avx512_bf16, x, MOST - 1, y);
+    check_rows(&e, &a, &linear, x, y, 2);
+    free(x);
+    free(y);
+    guard_free(&w);
+    engine_close(&e);
+}
+
 static void bench(int threads) {
     static const matrix shapes[] = {
         {FV_Q8_0, 512, 512}, {FV_Q8_0, 128, 512}, {FV_Q8_0, 1408, 512}, {FV_Q8_0, 512, 1408}, {FV_Q8_0, 8192, 512}};
@@ -285,6 +307,7 @@ int main(int argc, char **argv) {
     }
     check_matrix(&matrices[0], FV_LEVEL_C, 200);
     check_many();
+    check_rowwise();
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
         bench(1);
         bench(2);
