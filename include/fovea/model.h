@@ -187,7 +187,9 @@ FV_API fv_status fv_sampler_accept(fv_sampler *sampler, int32_t token);
 /* ---- prompt forms -------------------------------------------------------------------------------------------------- */
 
 /* Wraps a user's turn in the model's prompt form ("chatml": with its special tokens and the opening of the answer; "plain":
- * as it is) and appends its ids, BOS first if `first` and the model asks for it. form NULL: the model's own. */
+ * as it is) and appends its ids, BOS first if `first` and the model asks for it. form NULL: the model's own. The text is never
+ * parsed for special tokens. In chatml a first turn begins with the system message that the model's template has of its own,
+ * if any, and a later one by closing the answer before it: the end token that ended a generation is not to be stepped. */
 FV_API fv_status fv_chat_turn(fv_model *model, const char *form, const char *text, size_t size, bool first, fv_tokens *out);
 
 #ifdef __cplusplus

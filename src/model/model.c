@@ -44,18 +44,23 @@ static fv_status copy_string(fv_model *model, const char *key, char **out) {
     return *out != NULL ? FV_OK : fvi_fail(model->ctx, FV_ERR_MEMORY, "no memory for the value of %s", key);
 }
 
-/* A template may bring a system message of its own for chats without one, written as one literal:
- *   '<|im_start|>system\n ... <|im_end|>\n'   with no expression in it. */
+/* A template may bring a system message of its own for chats without one, written as one literal without expressions:
+ *   '<|im_start|>system\n ... <|im_end|>\n'      the line's end as it is, or as a backslash and an n */
 static fv_status find_system(fv_model *model, fvi_string template) {
-    static const char open[] = "'<|im_start|>system\n", close[] = "<|im_end|>";
+    static const char open[] = "'<|im_start|>system", close[] = "<|im_end|>";
+    const char *end = template.data + template.size;
     const char *from = memmem(template.data, template.size, open, sizeof open - 1);
     if (from == NULL) {
         return FV_OK;
     }
     from += sizeof open - 1;
-    size_t rest = template.size - (size_t)(from - template.data);
-    const char *to = memmem(from, rest, close, sizeof close - 1);
-    if (to == NULL || memchr(from, '\'', (size_t)(to - from)) != NULL) {
+    const bool escaped = end - from >= 2 && from[0] == '\\' && from[1] == 'n';
+    if (!escaped && (from == end || *from != '\n')) {
+        return FV_OK;
+    }
+    from += escaped ? 2 : 1;
+    const char *to = memmem(from, (size_t)(end - from), close, sizeof close - 1);
+    if (to == NULL || memchr(from, '\'', (size_t)(to - from)) != NULL || memchr(from, '\\', (size_t)(to - from)) != NULL) {
         return FV_OK;
     }
     model->system = fvi_strdup(model->ctx, from, (size_t)(to - from));

@@ -154,6 +154,20 @@ static void test_cuts_default_model(void **state) {
     check_cuts(default_model, "", FV_F16);
 }
 
+/* Portable C has its own bits, and keeps to them as well. */
+static void test_cuts_portable(void **state) {
+    (void)state;
+    fv_context *ctx;
+    assert_int_equal(fv_context_create(&(fv_context_options){.threads = 2, .level = FV_LEVEL_C}, &ctx), FV_OK);
+    fv_model *model = open_model(ctx, tiny_path);
+    outcome whole = run(model, "", FV_F16, 512, PROMPT), cut = run(model, "", FV_F16, 7, 100);
+    assert_same(&whole, &cut);
+    end_outcome(&cut);
+    end_outcome(&whole);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
 static void check_threads(const char *path) {
     static const int threads[] = {1, 2, 3, 8};
     outcome first = {0};
@@ -492,14 +506,25 @@ static void test_chat(void **state) {
     fv_tokens t = {0};
     assert_refused(f->ctx, fv_chat_turn(f->model, "alpaca", "x", 1, true, &t), FV_ERR_ARGUMENT, "alpaca");
     assert_int_equal(t.n, 0);
-    tiny_model with = tiny_default();
-    char path[64];
-    with.template = "{% if x %}{{ '<|im_start|>system\nHelp!<|im_end|>\n' }}{% endif %}{{ '<|im_start|>' + role }}";
-    tiny_write(&with, path);
-    fv_model *model = open_model(f->ctx, path);
-    turn(model, NULL, "c", true, "@<|im_start|>systemHelp!@<|im_end|>@<|im_start|>userc@<|im_end|>@<|im_start|>assistant");
-    fv_model_destroy(model);
-    unlink(path);
+    static const char *const template[] = {
+        "{% if x %}{{ '<|im_start|>system\nHelp!<|im_end|>\n' }}{% endif %}{{ '<|im_start|>' + role }}",
+        "{{ '<|im_start|>system\\nHelp!<|im_end|>\\n' }}",
+        "{{ '<|im_start|>system\n' + x + '<|im_end|>\n' }}", /* no literal: no system message */
+        "{{ '<|im_start|>system",
+    };
+    static const char user[] = "@<|im_start|>userc@<|im_end|>@<|im_start|>assistant";
+    for (int i = 0; i < 4; i++) {
+        tiny_model with = tiny_default();
+        char path[64], expected[256];
+        with.template = template[i];
+        tiny_write(&with, path);
+        fv_model *model = open_model(f->ctx, path);
+        snprintf(expected, sizeof expected, "%s%s", i < 2 ? "@<|im_start|>systemHelp!@<|im_end|>" : "", user);
+        turn(model, NULL, "c", true, expected);
+        turn(model, "plain", "c", true, "c");
+        fv_model_destroy(model);
+        unlink(path);
+    }
 }
 
 int main(void) {
@@ -508,6 +533,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_cuts_default_model),
+        cmocka_unit_test(test_cuts_portable),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_threads_default_model),
         cmocka_unit_test_setup_teardown(test_beside_another, setup, teardown),
