@@ -14,9 +14,7 @@ static const command commands[] = {
     {"compare", "what attention methods cost and lose on your model and text", command_compare},
     {"perplexity", "how well the model predicts a text", command_perplexity},
     {"info", "what is in a model file", command_info},
-#ifdef HAVE_TOKENIZE
     {"tokenize", "text to tokens, with the pieces or as JSON lines", command_tokenize},
-#endif
     {"attend", "attention on .npy arrays", command_attend},
     {"bench", "the machine's measured ceilings, and each kernel's share of them", command_bench},
     {"methods", "the attention methods, their papers and parameters", command_methods},
