@@ -10,7 +10,11 @@
 #include <sched.h>
 #include <string.h>
 
-enum { INSIDE = 0xffff, OPEN = 0x10000, GENERATION_SHIFT = 17, WATCH = 2000 };
+enum { INSIDE = 0xffff, OPEN = 0x10000, GENERATION_SHIFT = 17 };
+
+/* Looks at `state` before sleeping, some 30 ns each. A caller waits for one item at most, and may itself be what keeps its worker
+ * from the processor, so it is less patient; a worker that shares its processor with the caller lets it through now and then. */
+enum { WATCH_BEGIN = 2000, WATCH_YIELD = 64, WATCH_DONE = 400 };
 
 struct fvi_pool {
     pthread_mutex_t mutex;
@@ -19,7 +23,7 @@ struct fvi_pool {
     struct fvi_worker *worker;
     int n_workers; /* without the caller */
     int started;
-    int watch; /* looks at `state` before sleeping: none where there are more threads than processors */
+    bool watch; /* before sleeping: not where there are more threads than processors */
     fv_context *ctx;
     fvi_work work; /* the loop: written before `state` opens it, read by those inside */
     void *arg;
@@ -58,9 +62,12 @@ static bool is_new(uint64_t state, uint64_t seen) { return (state & OPEN) != 0 &
 
 /* Returns when a loop that this worker has not seen is open, or the pool stops. */
 static void await_loop(fvi_pool *pool, uint64_t seen) {
-    for (int i = 0; i < pool->watch; i++) {
+    for (int i = 1; i <= WATCH_BEGIN && pool->watch; i++) {
         if (is_new(atomic_load(&pool->state), seen) || atomic_load_explicit(&pool->stop, memory_order_relaxed)) {
             return;
+        }
+        if (i % WATCH_YIELD == 0) {
+            sched_yield();
         }
         relax();
     }
@@ -100,9 +107,9 @@ static void *worker_main(void *p) {
 }
 
 /* Watching takes processor time that another thread of ours could need where processors are fewer than threads. */
-static int watch_for(int threads) {
+static bool may_watch(int threads) {
     cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) >= threads ? WATCH : 0;
+    return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) >= threads;
 }
 
 fv_status fvi_pool_create(fv_context *ctx, int threads, fvi_pool **out) {
@@ -113,7 +120,7 @@ fv_status fvi_pool_create(fv_context *ctx, int threads, fvi_pool **out) {
     }
     pool->ctx = ctx;
     pool->n_workers = threads - 1;
-    pool->watch = watch_for(threads);
+    pool->watch = may_watch(threads);
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->begin, NULL);
     pthread_cond_init(&pool->done, NULL);
@@ -159,7 +166,7 @@ void fvi_pool_destroy(fv_context *ctx, fvi_pool *pool) {
 static bool workers_inside(fvi_pool *pool) { return (atomic_load(&pool->state) & INSIDE) != 0; }
 
 static void await_workers(fvi_pool *pool) {
-    for (int i = 0; i < pool->watch && workers_inside(pool); i++) {
+    for (int i = 0; i < WATCH_DONE && pool->watch && workers_inside(pool); i++) {
         relax();
     }
     if (!workers_inside(pool)) {
