@@ -51,8 +51,8 @@ typedef struct fv_fact {
  *   - KL(dense || recipe) and top-1 agreement of the next-token distributions, over `rows` positions spread evenly over the
  *     document's second half;
  *   - each question, asked at the document's end (the session is rolled back between them): teacher-forced, that is every
- *     token of the answer is the most likely one when question and answer are part of the prompt; and greedily, that is the
- *     answer is what the model generates.
+ *     token of the answer is the most likely one when question and answer are part of the prompt; and greedily, that is what
+ *     the model generates begins with the answer.
  * The first recipe is always dense: it is the reference. */
 typedef struct fv_compare_options {
     const char *text;
