@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ typedef struct run_setup {
     const char *output;      /* stdout goes to this file, and `out` is "" */
     const char *directory;   /* working directory */
     double interrupt_after;  /* seconds until SIGINT; 0: none */
+    bool after_output;       /* the seconds count from the first byte on stdout */
     bool closed_pipe;        /* stdout is a pipe that nobody reads */
 } run_setup;
 
@@ -97,6 +99,10 @@ static run_result run_with(const run_setup *s, const char *const *arguments) {
     pid_t pid = fork();
     if (pid == 0) {
         run_child(s, argv, in, out, err);
+    }
+    struct stat st;
+    for (int i = 0; s->after_output && i < 6000 && fstat(out, &st) == 0 && st.st_size == 0; i++) {
+        usleep(10000);
     }
     if (s->interrupt_after > 0) {
         usleep((useconds_t)(1e6 * s->interrupt_after));

@@ -205,6 +205,7 @@ static void ctrl_c_ends_cleanly(void **state) {
     assert_string_equal(r.out, "");
     assert_string_equal(r.err, "");
     run_free(&r);
+    s = (run_setup){.interrupt_after = 0.05, .after_output = true};
     r = run_with(&s, (const char *const[]){"run", "-p", "x", "-n", "30000", NULL});
     assert_int_equal(r.code, 130);
     assert_true(r.out_size > 0);
