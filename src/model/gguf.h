@@ -85,6 +85,8 @@ const char *fvi_gguf_type_name(uint32_t file_type);
 const char *fvi_gguf_value_name(fvi_gguf_type type);
 /* Bytes of one value; 0 for strings and arrays. */
 size_t fvi_gguf_value_bytes(fvi_gguf_type type);
+/* Refuses names that come twice and tensors that share bytes; part of opening. */
+fv_status fvi_gguf_check(const fvi_gguf *g);
 /* Where the record of an entry or a tensor starts in the file, from its key or name. */
 uint64_t fvi_gguf_record(const fvi_gguf *g, fvi_string name);
 /* "file: offset 0x...: KIND 'NAME': SENTENCE"; kind "" leaves the middle out. */

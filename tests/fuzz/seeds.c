@@ -1,5 +1,5 @@
-/* seeds.c - writes valid files for the fuzzers to begin with: seeds DIRECTORY makes DIRECTORY/gguf, npy, tokenizer, session.
- * A second argument names a file to write when all is done, which tells a build that they are there. */
+/* seeds.c - writes valid files for the fuzzers to begin with: seeds DIRECTORY makes DIRECTORY/gguf, npy, tokenizer, model,
+ * session. A second argument names a file to write when all is done, which tells a build that they are there. */
 #include "gguf_sample.h"
 #include "npy.h"
 #include "tiny.h"
@@ -116,6 +116,15 @@ static void merge_seeds(void) {
     }
 }
 
+/* Metadata and directory of the tiny model, up to where its weights begin. */
+static void model_seeds(void) {
+    size_t size, head;
+    uint8_t *image = tiny_model(&size);
+    head = sample_record(image, size, "blk.1.ffn_down.weight");
+    save("model", "tiny", image, head < size ? (head + 8 + 21 + 32 + 31) / 32 * 32 : size);
+    free(image);
+}
+
 /* ---- sessions ---- */
 
 static fv_status session_seed(fv_model *model, const fv_session_options *options, int tokens, bool finish, const char *path) {
@@ -197,6 +206,7 @@ int main(int argc, char **argv) {
     npy_seeds();
     tokenizer_seeds();
     merge_seeds();
+    model_seeds();
     all_session_seeds();
     if (argc > 2 && failed == 0) {
         failed = !gb_save(argv[2], "", 0);

@@ -5,6 +5,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -122,6 +123,7 @@ static const fault faults[] = {
     {"row of 48", "w.q8_0", BEHIND, 4, 8, 48, F, 20, "rows of 48 elements are not a multiple of the 32 of a q8_0 block"},
     {"row of 64 in q4_k", "w.q8_0", BEHIND, 20, 4, 12, F, 20, "not a multiple of the 256 of a q4_k block"},
     {"offset 1", "w.q8_0", BEHIND, 24, 8, 1, F, ITS_RECORD, "its data offset 1 is not a multiple of the alignment 32"},
+    {"offset 16", "w.q8_0", BEHIND, 24, 8, 16, F, ITS_RECORD, "its data offset 16 is not a multiple of the alignment 32"},
     {"offset past end", "w.q8_0", BEHIND, 24, 8, 1 << 20, F, ITS_RECORD, "tensor 'w.q8_0': its 204 bytes end past the file's"},
     {"offset 2^64-32", "w.q8_0", BEHIND, 24, 8, UINT64_MAX - 31, F, ITS_RECORD, "end past the file's"},
     {"offset wraps", "w.q8_0", BEHIND, 24, 8, UINT64_MAX - 1023, F, ITS_RECORD, "end past the file's"},
@@ -177,6 +179,27 @@ static void test_duplicate_tensor(void **state) {
     assert_int_equal(parse(image, size), FV_ERR_FORMAT);
     /* 24 bytes of header; the records have 37, 36 and 37 */
     check_message("duplicate tensor", "bad.gguf: offset 0x61: tensor 'twice':", "this name was at offset 0x18 before");
+    free(image);
+    gb_end(&b);
+}
+
+/* One byte that belongs to two tensors. */
+static void test_overlap_of_a_byte(void **state) {
+    (void)state;
+    const uint8_t bytes[16] = {0};
+    gguf_builder b = gb_begin();
+    b.alignment = 8;
+    gb_u32(&b, "general.alignment", 8);
+    gb_raw(&b, "first", 24, 1, (int64_t[]){9}, bytes, 9);
+    b.body.n = 8;
+    gb_raw(&b, "second", 24, 1, (int64_t[]){8}, bytes, 8);
+    size_t size;
+    uint8_t *image = gb_image(&b, &size);
+    assert_int_equal(parse(image, size), FV_ERR_FORMAT);
+    check_message("overlap", "bad.gguf: offset 0x", "tensor 'second': its data at 0x");
+    const uint64_t eight = 8;
+    memcpy(image + sample_record(image, size, "first") + 8 + 5 + 4, &eight, 8);
+    assert_int_equal(parse(image, size), FV_OK);
     free(image);
     gb_end(&b);
 }
@@ -336,6 +359,12 @@ static int open_descriptors(void) {
     return fd;
 }
 
+static bool is_mapped(const void *address) {
+    unsigned char resident;
+    uintptr_t page = (uintptr_t)address & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1);
+    return mincore((void *)page, 1, &resident) == 0;
+}
+
 static void test_descriptors_are_closed(void **state) {
     (void)state;
     char path[] = "/tmp/fovea-gguf-XXXXXX";
@@ -350,7 +379,10 @@ static void test_descriptors_are_closed(void **state) {
     assert_int_equal(open_descriptors(), before);
     unlink(path);
     assert_memory_equal(g->map, image, size);
+    const void *map = g->map;
+    assert_true(is_mapped(map));
     fvi_gguf_destroy(g);
+    assert_false(is_mapped(map));
     free(image);
 }
 
@@ -358,6 +390,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_duplicate_tensor),
+        cmocka_unit_test(test_overlap_of_a_byte),
         cmocka_unit_test(test_counts_off_by_one),
         cmocka_unit_test(test_names_are_safe_to_print),
         cmocka_unit_test(test_every_truncation),
