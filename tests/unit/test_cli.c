@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-static const char *const all_commands[] = {"run", "compare", "perplexity", "info", "attend", "bench", "methods"};
+static const char *const all_commands[] = {"run", "compare", "perplexity", "info", "tokenize", "attend", "bench", "methods"};
 enum { N_COMMANDS = sizeof all_commands / sizeof *all_commands };
 
 static const char model[] = "models/fovea-27m-32k-q8_0.gguf";
@@ -109,6 +109,8 @@ static void missing_files_are_refused(void **state) {
     check_refused(RUN("compare", "--questions", gone), 2, gone);
     check_refused(RUN("perplexity", "-f", gone), 2, gone);
     check_refused(RUN("info", gone), 2, gone);
+    check_refused(RUN("tokenize", "-m", gone, "x"), 2, gone);
+    check_refused(RUN("tokenize", "-f", gone), 2, gone);
     check_refused(RUN("attend", "--q", gone, "--k", gone, "--v", gone, "--out", gone), 2, gone);
 }
 
@@ -160,6 +162,7 @@ static void broken_models_are_refused(void **state) {
     for (int i = 0; i < 3; i++) {
         check_refused(RUN("run", "-m", files[i], "-p", "x"), 1, files[i]);
         check_refused(RUN("info", "-m", files[i]), 1, files[i]);
+        check_refused(RUN("tokenize", "-m", files[i], "x"), 1, files[i]);
     }
 }
 

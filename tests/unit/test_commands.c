@@ -228,6 +228,29 @@ static void info_knows_the_model(void **state) {
     free(text);
 }
 
+static void tokenize_speaks_json_lines(void **state) {
+    (void)state;
+    static const char lines[] = "{\"text\": \"Call me Ishmael.\"}\n{\"text\": \"\\u00e9\\n<|end|>\"}\n";
+    char *out = output(&(run_setup){.input = lines}, (const char *const[]){"tokenize", "--jsonl", NULL});
+    assert_int_equal(run_lines(out), 2);
+    char *second = strchr(out, '\n') + 1;
+    second[-1] = 0;
+    cJSON *a = parse(strdup(out)), *b = parse(strdup(second)), *c = parse(OUT("tokenize", "--json", "Call me Ishmael."));
+    assert_string_equal(string(a, "text"), "Call me Ishmael.");
+    assert_string_equal(string(b, "text"), "\xc3\xa9\n<|end|>");
+    assert_true(cJSON_Compare(cJSON_GetObjectItem(a, "ids"), cJSON_GetObjectItem(c, "ids"), true));
+    assert_int_equal(number(c, "count"), cJSON_GetArraySize(cJSON_GetObjectItem(c, "pieces")));
+    cJSON_Delete(a);
+    cJSON_Delete(b);
+    cJSON_Delete(c);
+    free(out);
+    run_result r =
+        run_with(&(run_setup){.input = "{\"text\": \"a\"}\n{\"text\": 1}\n"}, (const char *const[]){"tokenize", "--jsonl", NULL});
+    assert_int_equal(r.code, 2);
+    assert_non_null(strstr(r.err, "line 2"));
+    run_free(&r);
+}
+
 static void methods_are_json(void **state) {
     (void)state;
     cJSON *list = parse(OUT("methods", "--json"));
@@ -388,6 +411,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(perplexity_is_json),
         cmocka_unit_test(compare_takes_any_text_and_recipes),
         cmocka_unit_test(info_knows_the_model),
+        cmocka_unit_test(tokenize_speaks_json_lines),
         cmocka_unit_test(methods_are_json),
         cmocka_unit_test(bench_is_json),
         cmocka_unit_test(attend_is_attention),
