@@ -1,7 +1,6 @@
 /* convert.h - rows of numbers from one type to another, and the layouts of the quantised blocks.
  *
- * Portable C whose loops have no branches, so that the compiler vectorises them: conversions are read once per prompt chunk or
- * once per model, never per token. */
+ * Portable C whose loops have no branches, so that the compiler vectorises them. */
 #ifndef FVI_CONVERT_H
 #define FVI_CONVERT_H
 
@@ -46,5 +45,16 @@ bool fvi_convert_to_f32(fv_dtype dtype, const void *row, int64_t n, float *out);
 /* Rounds to nearest even; overflow gives infinity, NaN stays NaN. */
 void fvi_convert_to_f16(int64_t n, const float *x, uint16_t *out);
 void fvi_convert_to_bf16(int64_t n, const float *x, uint16_t *out);
+
+/* The same two behind a table, for the loops of a prompt; the same bits at every level. */
+typedef struct fvi_convert_ops {
+    bool (*to_f32)(fv_dtype dtype, const void *row, int64_t n, float *out);
+    void (*to_bf16)(int64_t n, const float *x, uint16_t *out);
+} fvi_convert_ops;
+
+void fvi_convert_init(const fvi_cpu *cpu, fvi_convert_ops *ops);
+void fvi_convert_c(fvi_convert_ops *ops);
+void fvi_convert_avx2(fvi_convert_ops *ops);
+void fvi_convert_avx512(fvi_convert_ops *ops);
 
 #endif

@@ -30,6 +30,7 @@ typedef struct room {
 struct fvi_gemm {
     fv_context *ctx;
     fvi_matvec_ops matvec;
+    fvi_convert_ops convert;
     fvi_dnn *dnn;
     size_t extra, kept_bytes;
     kept *kept;
@@ -49,6 +50,7 @@ fv_status fvi_gemm_create(fv_context *ctx, size_t extra_bytes, fvi_gemm **out) {
     gemm->ctx = ctx;
     gemm->extra = extra_bytes == 0 ? default_extra : extra_bytes;
     fvi_matvec_init(&ctx->cpu, &gemm->matvec);
+    fvi_convert_init(&ctx->cpu, &gemm->convert);
     gemm->rooms = fvi_zalloc(ctx, (size_t)ctx->threads, sizeof *gemm->rooms);
     fv_status status = gemm->rooms == NULL ? fvi_fail(ctx, FV_ERR_MEMORY, "no memory for the weight products") : FV_OK;
     if (status == FV_OK) {
@@ -106,12 +108,12 @@ static size_t packed_stride(const fvi_gemm *gemm, const fvi_linear *w) {
 }
 
 /* Rows [first, first + n) of W as numbers. */
-static void unpack_rows(const fvi_linear *w, int64_t first, int64_t n, bool bf16, void *out) {
+static void unpack_rows(const fvi_convert_ops *convert, const fvi_linear *w, int64_t first, int64_t n, bool bf16, void *out) {
     size_t stride = fv_dtype_bytes(w->dtype, w->n_in);
     const char *row = (const char *)w->data + (size_t)first * stride;
     if (!bf16) {
         for (int64_t r = 0; r < n; r++, row += stride) {
-            fvi_convert_to_f32(w->dtype, row, w->n_in, (float *)out + r * w->n_in);
+            convert->to_f32(w->dtype, row, w->n_in, (float *)out + r * w->n_in);
         }
         return;
     }
@@ -120,8 +122,8 @@ static void unpack_rows(const fvi_linear *w, int64_t first, int64_t n, bool bf16
     for (int64_t r = 0; r < n; r++, row += stride, to += w->n_in) {
         for (int64_t i = 0; i < w->n_in; i += 256) {
             int64_t some = fvi_min(256, w->n_in - i);
-            fvi_convert_to_f32(w->dtype, row + fv_dtype_bytes(w->dtype, i), some, part);
-            fvi_convert_to_bf16(some, part, to + i);
+            convert->to_f32(w->dtype, row + fv_dtype_bytes(w->dtype, i), some, part);
+            convert->to_bf16(some, part, to + i);
         }
     }
 }
@@ -129,7 +131,7 @@ static void unpack_rows(const fvi_linear *w, int64_t first, int64_t n, bool bf16
 /* False if oneDNN refused. */
 static bool unpack_block(fvi_gemm *gemm, const fvi_linear *w, int64_t block, int worker, void *packed) {
     room *r = &gemm->rooms[worker];
-    unpack_rows(w, block * w->block, block_rows(w, block), in_bf16(gemm, w), r->rows);
+    unpack_rows(&gemm->convert, w, block * w->block, block_rows(w, block), in_bf16(gemm, w), r->rows);
     return fvi_dnn_pack(gemm->dnn, block_shape(w, block), worker, r->rows, packed);
 }
 
@@ -275,7 +277,7 @@ static void load_panel(const prompt_job *job, int worker, panel *p) {
     size_t element = element_bytes(job->gemm, job->w[0]);
     p->x = to;
     if (element == 2) {
-        fvi_convert_to_bf16(n, x, to);
+        job->gemm->convert.to_bf16(n, x, to);
     } else if (p->rows == p->height) {
         p->x = x;
     } else {

@@ -74,6 +74,38 @@ static void check_halves(void) {
     }
 }
 
+/* A level's conversions against level 0: the same bits, for any bits. */
+static void check_convert(const fvi_convert_ops *ops, const char *level) {
+    enum { N = 32 * 9 };
+    static const fv_dtype types[] = {FV_F32, FV_F16, FV_BF16, FV_Q8_0, FV_Q4_0, FV_Q4_1};
+    fvi_rng r = {11};
+    for (int t = 0; t < 6; t++) {
+        guard row = guard_make(fv_dtype_bytes(types[t], N), types[t] == FV_F32 ? 4 : 2, true), out = guard_make(N * 4, 4, true);
+        float want[N];
+        for (size_t i = 0; i < row.size; i++) {
+            row.data[i] = (unsigned char)(fvi_rng_next(&r) & (i % 2 ? 0xbb : 0xff)); /* no NaN: their bits may differ */
+        }
+        fvi_convert_to_f32(types[t], row.data, N, want);
+        expect(ops->to_f32(types[t], row.data, N, (float *)out.data), "a type's conversion", level, t, t);
+        expect(memcmp(want, out.data, sizeof want) == 0 && guard_intact(&out), "bits of a conversion", level, t, t);
+        guard_free(&row);
+        guard_free(&out);
+    }
+    guard x = guard_make(1001 * 4, 4, true), half = guard_make(1001 * 2, 2, true);
+    for (size_t i = 0; i < x.size; i++) {
+        x.data[i] = (unsigned char)(i < 8 ? 0xff : fvi_rng_next(&r));
+    }
+    ops->to_bf16(1001, (const float *)x.data, (uint16_t *)half.data);
+    for (int i = 0; i < 1001; i++) {
+        uint16_t want = fvi_f32_to_bf16(((float *)x.data)[i]), is = ((uint16_t *)half.data)[i];
+        expect(is == want, "bf16 of", level, is, want);
+    }
+    expect(guard_intact(&half), "wrote outside bf16", level, 0, 0);
+    expect(!ops->to_f32(FV_I32, x.data, 1, (float *)half.data), "a type without conversion", level, 0, 0);
+    guard_free(&x);
+    guard_free(&half);
+}
+
 static void check_rmsnorm(void) {
     static const int64_t widths[] = {1, 15, 16, 33, 512};
     for (int c = 0; c < 5; c++) {
@@ -141,16 +173,23 @@ static void check_rope(bool interleaved, int64_t first, int64_t d) {
 int main(void) {
     fvi_cpu cpu = fvi_cpu_detect();
     fvi_rowop_ops ops;
+    fvi_convert_ops convert;
     fvi_rowop_c(&ops);
     check_exp(&ops, "c");
+    fvi_convert_c(&convert);
+    check_convert(&convert, "c");
 #if defined(__x86_64__)
     if (cpu.avx2) {
         fvi_rowop_avx2(&ops);
         check_exp(&ops, "avx2");
+        fvi_convert_avx2(&convert);
+        check_convert(&convert, "avx2");
     }
     if (cpu.avx512) {
         fvi_rowop_avx512(&ops);
         check_exp(&ops, "avx512");
+        fvi_convert_avx512(&convert);
+        check_convert(&convert, "avx512");
     }
 #else
     (void)cpu;

@@ -1,0 +1,7 @@
+/* convert_avx512.c - convert.h at level avx512. */
+#include "kernel/convert_inline.h"
+
+static bool to_f32(fv_dtype dtype, const void *row, int64_t n, float *out) { return convert_to_f32(dtype, row, n, out); }
+static void to_bf16(int64_t n, const float *x, uint16_t *out) { convert_to_bf16(n, x, out); }
+
+void fvi_convert_avx512(fvi_convert_ops *ops) { *ops = (fvi_convert_ops){.to_f32 = to_f32, .to_bf16 = to_bf16}; }
