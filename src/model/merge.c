@@ -336,6 +336,21 @@ fv_status fvi_units_merge(fv_context *ctx, const fv_vocab *v, fvi_scratch *scrat
     return cut && n > PART ? merge_long(ctx, v, scratch, (int32_t)n) : merge_whole(ctx, v, scratch, (int32_t)n);
 }
 
+fv_status fvi_units_merge_at(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, size_t n, size_t cut, bool *holds) {
+    history left, right;
+    scratch->ids = 0;
+    fv_status status = merge_part(ctx, v, scratch, 0, (int32_t)cut, &left);
+    if (status == FV_OK) {
+        take_ids(scratch);
+        status = merge_part(ctx, v, scratch, (int32_t)cut, (int32_t)n, &right);
+    }
+    if (status == FV_OK) {
+        take_ids(scratch);
+        *holds = seam_holds(v, &left.right, &right.left);
+    }
+    return status;
+}
+
 void fvi_scratch_release(fv_context *ctx, fvi_scratch *scratch) {
     fvi_release(ctx, scratch->unit, (size_t)scratch->units, sizeof *scratch->unit);
     fvi_release(ctx, scratch->id, (size_t)scratch->id_capacity, sizeof *scratch->id);

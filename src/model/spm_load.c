@@ -95,7 +95,7 @@ static fv_status scan_pieces(fv_vocab *v, const fvi_gguf *g, size_t *pairs) {
     return FV_OK;
 }
 
-/* Calls for each cut of a piece into two symbols; with `out` NULL it only counts. */
+/* The number of ways to cut a piece into two symbols; `add` makes merges of them. */
 static size_t cut_piece(fv_vocab *v, int32_t id, const int32_t *rank, bool add) {
     const char *piece = fvi_piece(v, id);
     size_t size = fvi_piece_size(v, id), found = 0;

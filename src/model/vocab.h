@@ -113,6 +113,8 @@ fv_status fvi_units_reserve(fv_context *ctx, fvi_scratch *scratch, size_t n);
 /* Merges the first n units into scratch->id until no merge is left. `cut` is for tests: false takes a long piece as one, which
  * gives the same ids in more time. */
 fv_status fvi_units_merge(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, size_t n, bool cut);
+/* For tests: merges [0, cut) and [cut, n) apart, 0 < cut < n; *holds says whether that is proven to be the same. */
+fv_status fvi_units_merge_at(fv_context *ctx, const fv_vocab *v, fvi_scratch *scratch, size_t n, size_t cut, bool *holds);
 void fvi_scratch_release(fv_context *ctx, fvi_scratch *scratch);
 
 /* ---- words (bpe.c) ---- */

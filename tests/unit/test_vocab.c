@@ -265,6 +265,88 @@ static void test_unknown(void **state) {
     fv_vocab_destroy(v);
 }
 
+/* ---- long pieces ---- */
+
+/* A table of merges alone: `letters` first ids, then one for each merge. */
+static fv_vocab merge_table(size_t merges) {
+    fv_vocab v = {.ctx = ctx};
+    assert_true(fvi_merges_reserve(&v, merges));
+    return v;
+}
+
+static void drop_table(fv_vocab *v) { fvi_release(ctx, v->merge, v->merge_slots, sizeof *v->merge); }
+
+/* Whether one piece of the first n units becomes what the scratch has now. */
+static bool same_as_whole(const fv_vocab *v, const fvi_scratch *parts, fvi_scratch *whole, size_t n) {
+    assert_int_equal(fvi_units_reserve(ctx, whole, n), FV_OK);
+    memcpy(whole->unit, parts->unit, n * sizeof *whole->unit);
+    assert_int_equal(fvi_units_merge(ctx, v, whole, n, false), FV_OK);
+    return parts->ids == whole->ids && memcmp(parts->id, whole->id, (size_t)whole->ids * sizeof *whole->id) == 0;
+}
+
+/* Random pairs of random ranks, many of them equal: a token may be worth more than its parts. */
+static fv_vocab random_table(fvi_rng *rng, int letters, int merges) {
+    fv_vocab v = merge_table((size_t)merges);
+    int64_t ranks = 1 + fvi_rng_below(rng, merges);
+    for (int i = 0; i < merges; i++) {
+        int32_t left = (int32_t)fvi_rng_below(rng, letters + i), right = (int32_t)fvi_rng_below(rng, letters + i);
+        fvi_merges_add(&v, (fvi_merge){left, right, (int32_t)fvi_rng_below(rng, ranks), letters + i});
+    }
+    return v;
+}
+
+/* Wherever a piece is cut: if the seam is said to hold, both sides apart give what the whole gives. */
+static void test_seams(void **state) {
+    (void)state;
+    const uint64_t seed = 97;
+    fvi_rng rng = {seed};
+    fvi_scratch parts = {0}, whole = {0};
+    long held = 0, right = 0;
+    for (int round = 0; round < 40000; round++) {
+        int letters = 1 + (int)fvi_rng_below(&rng, 3);
+        fv_vocab v = random_table(&rng, letters, 1 + (int)fvi_rng_below(&rng, 12));
+        size_t n = 2 + (size_t)fvi_rng_below(&rng, 30), cut = 1 + (size_t)fvi_rng_below(&rng, (int64_t)n - 1);
+        assert_int_equal(fvi_units_reserve(ctx, &parts, n), FV_OK);
+        for (size_t i = 0; i < n; i++) {
+            parts.unit[i] = (int32_t)fvi_rng_below(&rng, letters);
+        }
+        bool holds = false;
+        assert_int_equal(fvi_units_merge_at(ctx, &v, &parts, n, cut, &holds), FV_OK);
+        bool same = same_as_whole(&v, &parts, &whole, n);
+        assert_true(same || !holds);
+        held += holds;
+        right += same;
+        drop_table(&v);
+    }
+    print_message("seed %llu: of %ld seams that were right, %ld were proven\n", (unsigned long long)seed, right, held);
+    assert_true(held > right / 2 && right < 40000);
+    fvi_scratch_release(ctx, &parts);
+    fvi_scratch_release(ctx, &whole);
+}
+
+/* Pairs that rank lower to the right: which of them merge is decided at the far end, beyond what a trial sees. A seam that held
+ * in its trial then does not, and the piece is merged as one. */
+static void test_dominoes(void **state) {
+    (void)state;
+    enum { LETTERS = 9001, N = 30000 };
+    fvi_scratch parts = {0}, whole = {0};
+    fv_vocab v = merge_table(LETTERS);
+    for (int32_t i = 0; i + 1 < LETTERS; i++) {
+        fvi_merges_add(&v, (fvi_merge){i, i + 1, LETTERS - i, LETTERS + i});
+    }
+    assert_int_equal(fvi_units_reserve(ctx, &parts, N), FV_OK);
+    for (int32_t period = LETTERS - 9; period <= LETTERS; period++) {
+        for (int32_t i = 0; i < N; i++) {
+            parts.unit[i] = i % period;
+        }
+        assert_int_equal(fvi_units_merge(ctx, &v, &parts, N, true), FV_OK);
+        assert_true(same_as_whole(&v, &parts, &whole, N));
+    }
+    drop_table(&v);
+    fvi_scratch_release(ctx, &parts);
+    fvi_scratch_release(ctx, &whole);
+}
+
 /* ---- detokenizing ---- */
 
 static size_t feed(const fv_vocab *v, fv_detokenizer *d, int id, bool show, char *out) {
@@ -456,18 +538,11 @@ static void test_memory_fails(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_bpe),
-        cmocka_unit_test(test_special_tokens),
-        cmocka_unit_test(test_spm),
-        cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_streaming),
-        cmocka_unit_test(test_detokenize_errors),
-        cmocka_unit_test(test_prefix_strip),
-        cmocka_unit_test(test_bad_tokens),
-        cmocka_unit_test(test_bad_merges),
-        cmocka_unit_test(test_bad_keys),
-        cmocka_unit_test(test_memory_fails),
+        cmocka_unit_test(test_pieces),       cmocka_unit_test(test_bpe),          cmocka_unit_test(test_special_tokens),
+        cmocka_unit_test(test_spm),          cmocka_unit_test(test_unknown),      cmocka_unit_test(test_seams),
+        cmocka_unit_test(test_dominoes),     cmocka_unit_test(test_streaming),    cmocka_unit_test(test_detokenize_errors),
+        cmocka_unit_test(test_prefix_strip), cmocka_unit_test(test_bad_tokens),   cmocka_unit_test(test_bad_merges),
+        cmocka_unit_test(test_bad_keys),     cmocka_unit_test(test_memory_fails),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
