@@ -133,7 +133,8 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     if (problem->recipe != NULL) {
         plan->choice = problem->recipe->choice[problem->phase];
     }
-    plan->rule = (fvi_rule){problem->causal, problem->window, problem->sinks};
+    /* no position is beyond 2^31, and sums with a larger window could overflow */
+    plan->rule = (fvi_rule){problem->causal, fvi_min(problem->window, INT64_C(1) << 32), problem->sinks};
     plan->threads = fv_threads(ctx);
     fvi_tile_init(&ctx->cpu, &plan->ops);
     choose_sizes(plan);

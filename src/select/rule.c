@@ -57,7 +57,7 @@ void fvi_rule_index(const fvi_rule *rule, const fvi_query_tile *q, fvi_index *in
     } else if (sink.to > 0) {
         index->span[index->n++] = sink;
     }
-    if (near.to > near.from && end > 0) {
+    if (near.to > near.from) {
         index->span[index->n++] = near;
     }
 }
