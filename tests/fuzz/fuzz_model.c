@@ -1,8 +1,8 @@
 /* fuzz_model.c - any bytes as the head of a model file: metadata and tensor directory, behind which the weights are made up. It
  * is refused, or it can be run. */
 #include "base/rng.h"
-#include "fovea/model.h"
 #include "fuzz.h"
+#include "model/arch.h"
 
 /* More than any model that is worth the time; what claims more weights is refused for its size. */
 enum { WEIGHTS = 1 << 18, MOST_TOKENS = 4096, MOST_WIDTH = 1024 };
@@ -37,6 +37,19 @@ static void run(fv_model *model, const fv_model_facts *f) {
     fv_session_destroy(s);
 }
 
+static void talk(fv_model *model) {
+    static const char *const form[] = {NULL, "plain", "chatml"};
+    fv_tokens t = {NULL, 0, 0};
+    for (int i = 0; i < 3; i++) {
+        (void)fv_chat_turn(model, form[i], "ab a", 4, true, &t);
+        (void)fv_chat_turn(model, form[i], "", 0, false, &t);
+    }
+    for (int64_t i = 0; i < t.n; i++) {
+        FUZZ_CHECK(t.id[i] >= 0 && t.id[i] < fv_vocab_size(fv_model_vocab(model)));
+    }
+    fv_tokens_release(ctx, &t);
+}
+
 static void open_model(const char *path) {
     fv_model *model;
     fv_status status = fv_model_open(ctx, path, NULL, &model);
@@ -48,7 +61,8 @@ static void open_model(const char *path) {
     fv_model_describe(model, &f);
     FUZZ_CHECK(f.layers > 0 && f.d_model > 0 && f.n_vocab > 0 && f.context > 0 && f.h_q % f.h_kv == 0);
     FUZZ_CHECK(f.architecture != NULL && f.name != NULL && f.license != NULL && f.prompt_form != NULL);
-    FUZZ_CHECK(fv_model_vocab(model) != NULL);
+    FUZZ_CHECK(fv_model_vocab(model) != NULL && fvi_model_fingerprint(model) != 0);
+    talk(model);
     if (f.n_vocab <= MOST_TOKENS && f.d_model <= MOST_WIDTH && f.d_ffn <= MOST_WIDTH) {
         run(model, &f);
     }

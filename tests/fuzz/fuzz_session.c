@@ -11,7 +11,7 @@ static fv_model *model;
 
 static void start(void) {
     size_t size;
-    uint8_t *image = tiny_model(&size);
+    uint8_t *image = tiny_model(TINY_PLAIN, false, &size, NULL);
     char path[] = "/tmp/fovea-fuzz-model-XXXXXX";
     int fd = mkstemp(path);
     FUZZ_CHECK(fd >= 0 && write(fd, image, size) == (ssize_t)size);

@@ -116,13 +116,16 @@ static void merge_seeds(void) {
     }
 }
 
-/* Metadata and directory of the tiny model, up to where its weights begin. */
+/* Metadata and directory, up to where the large weights begin; the twists are the only seeds that are to be refused. */
 static void model_seeds(void) {
-    size_t size, head;
-    uint8_t *image = tiny_model(&size);
-    head = sample_record(image, size, "blk.1.ffn_down.weight");
-    save("model", "tiny", image, head < size ? (head + 8 + 21 + 32 + 31) / 32 * 32 : size);
-    free(image);
+    for (int twist = 0; twist < TINY_TWISTS; twist++) {
+        size_t size, head;
+        char name[32];
+        uint8_t *image = tiny_model((tiny_twist)twist, true, &size, &head);
+        snprintf(name, sizeof name, "model-%d", twist);
+        save("model", name, image, head);
+        free(image);
+    }
 }
 
 /* ---- sessions ---- */
@@ -177,7 +180,7 @@ static fv_status session_seeds(fv_model *model) {
 static void all_session_seeds(void) {
     char path[1024];
     size_t size;
-    uint8_t *image = tiny_model(&size);
+    uint8_t *image = tiny_model(TINY_PLAIN, false, &size, NULL);
     snprintf(path, sizeof path, "%s/tiny.gguf", root);
     failed |= !gb_save(path, image, size);
     free(image);

@@ -198,8 +198,60 @@ static inline uint8_t *tiny_vocab(int kind, size_t *size) {
     return image;
 }
 
-/* A llama of two layers with random weights: d_model 64, 4 query heads over 2 of 16, trained length 512. */
-static inline uint8_t *tiny_model(size_t *size) {
+/* Six tokens, so that a model's head is short. */
+static inline int tiny_handful(gguf_builder *b) {
+    static const char *const piece[] = {"<unk>", "<s>", "</s>", "a", "b", "ab"};
+    static const int32_t type[] = {2, 3, 3, 1, 1, 1};
+    static const float score[] = {0, 0, 0, -1, -2, -3};
+    gb_string(b, "tokenizer.ggml.model", "llama");
+    gb_strings(b, "tokenizer.ggml.tokens", piece, 6);
+    gb_array(b, "tokenizer.ggml.token_type", FVI_GGUF_I32, type, 6);
+    gb_array(b, "tokenizer.ggml.scores", FVI_GGUF_F32, score, 6);
+    gb_u32(b, "tokenizer.ggml.bos_token_id", 1);
+    return 6;
+}
+
+/* What a model may have beyond the plain ones, and what it must not have. */
+typedef enum tiny_twist {
+    TINY_PLAIN = 0,
+    TINY_EXTRAS, /* chat template, rope scaling, rope factors, a head of its own */
+    TINY_HEADS_APART,
+    TINY_EXPERTS,
+    TINY_SCALED,
+    TINY_STRANGER, /* a tensor that nobody asked for */
+    TINY_ODD_TYPES,
+    TINY_NO_ROPE,
+    TINY_ENDLESS,
+    TINY_TWISTS
+} tiny_twist;
+
+static inline void tiny_metadata(gguf_builder *b, tiny_twist twist, int n_vocab) {
+    gb_u32(b, "llama.block_count", twist == TINY_ENDLESS ? 1000000 : 2);
+    gb_u32(b, "llama.context_length", 512);
+    gb_u32(b, "llama.embedding_length", 64);
+    gb_u32(b, "llama.feed_forward_length", 128);
+    gb_u32(b, "llama.attention.head_count", 4);
+    gb_u32(b, "llama.attention.head_count_kv", twist == TINY_HEADS_APART ? 3 : 2);
+    gb_u32(b, "llama.rope.dimension_count", twist == TINY_NO_ROPE ? 7 : 16);
+    gb_u32(b, "llama.vocab_size", (uint32_t)n_vocab);
+    gb_f32(b, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    gb_f32(b, "llama.rope.freq_base", 10000);
+    if (twist == TINY_EXTRAS) {
+        gb_string(b, "general.name", "tiny");
+        gb_string(b, "general.license", "mit");
+        gb_string(b, "llama.rope.scaling.type", "linear");
+        gb_f32(b, "llama.rope.scaling.factor", 2);
+        gb_string(b, "tokenizer.chat_template", "{{ '<|im_start|>system\\nYou are small.<|im_end|>' }}<|im_start|>user");
+    }
+    if (twist == TINY_EXPERTS) {
+        gb_u32(b, "llama.expert_count", 4);
+    }
+    if (twist == TINY_SCALED) {
+        gb_string(b, "llama.rope.scaling.type", "yarn");
+    }
+}
+
+static inline void tiny_layer(gguf_builder *b, int layer, tiny_twist twist, fvi_rng *rng) {
     static const struct {
         const char *name;
         int64_t n_in, n_out;
@@ -207,34 +259,44 @@ static inline uint8_t *tiny_model(size_t *size) {
     } matrix[] = {{"attn_q", 64, 64, FV_Q8_0},      {"attn_k", 64, 32, FV_Q4_0},    {"attn_v", 64, 32, FV_F16},
                   {"attn_output", 64, 64, FV_BF16}, {"ffn_gate", 64, 128, FV_Q4_1}, {"ffn_up", 64, 128, FV_Q8_0},
                   {"ffn_down", 128, 64, FV_F32}};
-    fvi_rng rng = {11};
     char name[48];
+    snprintf(name, sizeof name, "blk.%d.attn_norm.weight", layer);
+    gb_random_mean(b, name, twist == TINY_ODD_TYPES ? FV_Q8_0 : FV_F32, 1, (int64_t[]){64}, 1, 0.1, rng);
+    snprintf(name, sizeof name, "blk.%d.ffn_norm.weight", layer);
+    gb_random_mean(b, name, FV_F32, 1, (int64_t[]){64}, 1, 0.1, rng);
+    for (size_t i = 0; i < sizeof matrix / sizeof *matrix; i++) {
+        snprintf(name, sizeof name, "blk.%d.%s.weight", layer, matrix[i].name);
+        gb_random(b, name, matrix[i].dtype, 2, (int64_t[]){matrix[i].n_in, matrix[i].n_out}, 0.1, rng);
+    }
+}
+
+/* A llama of two layers with random weights: d_model 64, 4 query heads over 2 of 16, trained length 512. Small weights (norms,
+ * rope factors) stand first; *head gets the bytes before the others, if it is not NULL. */
+static inline uint8_t *tiny_model(tiny_twist twist, bool small_vocab, size_t *size, size_t *head) {
+    static const float factor[8] = {1, 1, 1, 1, 2, 2, 4, 8};
+    fvi_rng rng = {11};
     gguf_builder b = gb_begin();
     gb_string(&b, "general.architecture", "llama");
-    int n_vocab = tiny_bpe(&b, "smollm");
-    gb_u32(&b, "llama.block_count", 2);
-    gb_u32(&b, "llama.context_length", 512);
-    gb_u32(&b, "llama.embedding_length", 64);
-    gb_u32(&b, "llama.feed_forward_length", 128);
-    gb_u32(&b, "llama.attention.head_count", 4);
-    gb_u32(&b, "llama.attention.head_count_kv", 2);
-    gb_u32(&b, "llama.rope.dimension_count", 16);
-    gb_u32(&b, "llama.vocab_size", (uint32_t)n_vocab);
-    gb_f32(&b, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    gb_f32(&b, "llama.rope.freq_base", 10000);
-    gb_random(&b, "token_embd.weight", FV_Q8_0, 2, (int64_t[]){64, n_vocab}, 1, &rng);
-    gb_random_mean(&b, "output_norm.weight", FV_F32, 1, (int64_t[]){64}, 1, 0.1, &rng);
-    for (int layer = 0; layer < 2; layer++) {
-        snprintf(name, sizeof name, "blk.%d.attn_norm.weight", layer);
-        gb_random_mean(&b, name, FV_F32, 1, (int64_t[]){64}, 1, 0.1, &rng);
-        snprintf(name, sizeof name, "blk.%d.ffn_norm.weight", layer);
-        gb_random_mean(&b, name, FV_F32, 1, (int64_t[]){64}, 1, 0.1, &rng);
-        for (size_t i = 0; i < sizeof matrix / sizeof *matrix; i++) {
-            snprintf(name, sizeof name, "blk.%d.%s.weight", layer, matrix[i].name);
-            gb_random(&b, name, matrix[i].dtype, 2, (int64_t[]){matrix[i].n_in, matrix[i].n_out}, 0.1, &rng);
-        }
+    int n_vocab = small_vocab ? tiny_handful(&b) : tiny_bpe(&b, "smollm");
+    tiny_metadata(&b, twist, n_vocab);
+    if (twist == TINY_EXTRAS) {
+        gb_tensor(&b, "rope_freqs.weight", FV_F32, 1, (int64_t[]){8}, factor);
     }
+    gb_random_mean(&b, "output_norm.weight", FV_F32, 1, (int64_t[]){64}, 1, 0.1, &rng);
+    const size_t small = b.body.n;
+    gb_random(&b, "token_embd.weight", FV_Q8_0, 2, (int64_t[]){64, n_vocab}, 1, &rng);
+    if (twist == TINY_EXTRAS) {
+        gb_random(&b, "output.weight", FV_F16, 2, (int64_t[]){64, n_vocab}, 1, &rng);
+    }
+    if (twist == TINY_STRANGER) {
+        gb_random(&b, "blk.0.attn_q.bias", FV_F32, 1, (int64_t[]){64}, 1, &rng);
+    }
+    tiny_layer(&b, 0, twist, &rng);
+    tiny_layer(&b, 1, twist, &rng);
     uint8_t *image = gb_image(&b, size);
+    if (head != NULL) {
+        *head = *size - b.body.n + small;
+    }
     gb_end(&b);
     return image;
 }
