@@ -134,9 +134,10 @@ static void program_root(char *out, size_t size) {
 }
 
 int common_find(const char *name, const char *what, char *path, size_t size) {
-    char root[4096], looked[1024] = "";
+    char root[4096], share[4096 + 16], looked[2048] = "";
     program_root(root, sizeof root);
-    const char *places[] = {".", root, FOVEA_SOURCE_DIR, FOVEA_DATA_DIR};
+    snprintf(share, sizeof share, "%s/share/fovea", root); /* installed, wherever it was moved since */
+    const char *places[] = {".", root, share, FOVEA_SOURCE_DIR, FOVEA_DATA_DIR};
     for (int i = 0; i < CLI_COUNT(places); i++) {
         bool fits = snprintf(path, size, "%s%s%s", i ? places[i] : "", i ? "/" : "", name) < (int)size;
         if (fits && access(path, R_OK) == 0) {
