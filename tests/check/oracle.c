@@ -164,7 +164,7 @@ void naive_row(oracle *o, int64_t head, int64_t i, int turn, double *out, double
         if (!visible(o, position, j)) {
             continue;
         }
-        float x = naive_dot(q, o->kf + j * p->d_k, p->d_k, turn * 37 % p->d_k);
+        float x = naive_dot(q, o->kf + j * p->d_k, p->d_k, turn / 2 * 37 % p->d_k);
         x = turn % 2 == 0 ? x * scale : x;
         x = p->soft_cap > 0 ? p->soft_cap * tanhf(x / p->soft_cap) : x;
         x = x - (float)alibi_of(o, head, position, j) + (float)bias_of(o, head, i, j);
