@@ -218,7 +218,7 @@ static bool read_dictionary(cursor *c, npy *out) {
 /* ---- the file ---- */
 
 static bool read_header_length(source *s, uint64_t *out) {
-    uint8_t head[8], length[4] = {0};
+    uint8_t head[8] = {0}, length[4] = {0};
     if (!take(s, head, sizeof head, "the magic number and version")) {
         return false;
     }

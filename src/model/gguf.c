@@ -352,18 +352,19 @@ static fv_status read_all(fvi_gguf *g) {
     return status == FV_OK ? fvi_gguf_check(g) : status;
 }
 
-static fv_status create(fv_context *ctx, const char *name, fvi_gguf **out) {
+/* NULL, and the context has the message, without memory. */
+static fvi_gguf *create(fv_context *ctx, const char *name) {
     fvi_gguf *g = fvi_zalloc(ctx, 1, sizeof *g);
     char *path = fvi_strdup(ctx, name, strlen(name));
     if (g == NULL || path == NULL) {
         fvi_release(ctx, g, 1, sizeof *g);
         fvi_strfree(ctx, path);
-        return fvi_fail(ctx, FV_ERR_MEMORY, "%s: no memory to open it", name);
+        fvi_fail(ctx, FV_ERR_MEMORY, "%s: no memory to open it", name);
+        return NULL;
     }
     g->ctx = ctx;
     g->path = path;
-    *out = g;
-    return FV_OK;
+    return g;
 }
 
 void fvi_gguf_destroy(fvi_gguf *g) {
@@ -426,17 +427,15 @@ static fv_status finish(fvi_gguf *g, fv_status status, fvi_gguf **out) {
 
 fv_status fvi_gguf_open(fv_context *ctx, const char *path, fvi_gguf **out) {
     *out = NULL;
-    fvi_gguf *g = NULL;
-    fv_status status = create(ctx, path, &g);
-    return status == FV_OK ? finish(g, map_file(g), out) : status;
+    fvi_gguf *g = create(ctx, path);
+    return g != NULL ? finish(g, map_file(g), out) : FV_ERR_MEMORY;
 }
 
 fv_status fvi_gguf_parse(fv_context *ctx, const char *name, const void *data, size_t size, fvi_gguf **out) {
     *out = NULL;
-    fvi_gguf *g = NULL;
-    fv_status status = create(ctx, name, &g);
-    if (status != FV_OK) {
-        return status;
+    fvi_gguf *g = create(ctx, name);
+    if (g == NULL) {
+        return FV_ERR_MEMORY;
     }
     g->map = data;
     g->map_bytes = size;

@@ -138,8 +138,11 @@ static bool byte_token(fvi_string s, char *out) {
         return false;
     }
     int high = hex_digit(s.data[3]), low = hex_digit(s.data[4]);
+    if (high < 0 || low < 0) {
+        return false;
+    }
     *out = (char)(high << 4 | low);
-    return high >= 0 && low >= 0;
+    return true;
 }
 
 /* U+2581 stands for a space. */

@@ -196,7 +196,7 @@ static void fill_units(const fv_vocab *v, const uint8_t *how, const uint8_t *dat
 
 static void check_merges(const fv_vocab *v, const uint8_t *how, const uint8_t *data, size_t size) {
     enum { PLAIN = 48 };
-    size_t n = how[0] < 64 ? (size_t)how[0] % PLAIN + 1 : (size_t)(how[0] - 63) * 100;
+    size_t n = how[0] < 128 ? (size_t)how[0] % PLAIN + 1 : how[0] < 224 ? (size_t)how[0] * 4 : (size_t)(how[0] - 223) * 500;
     fvi_scratch cut = {0}, whole = {0};
     int32_t plain[PLAIN];
     FUZZ_CHECK(fvi_units_reserve(ctx, &cut, n) == FV_OK && fvi_units_reserve(ctx, &whole, n) == FV_OK);

@@ -103,12 +103,24 @@ static void tokenizer_seeds(void) {
     }
 }
 
+/* A byte token whose name is no number. */
+static void bad_byte_seed(void) {
+    size_t size;
+    uint8_t *image = tiny_vocab(3, &size), *file = malloc(size + 1);
+    image[sample_record(image, size, "<0x0A>") + 8 + 3] = 'G';
+    file[0] = 6;
+    memcpy(file + 1, image, size);
+    save("tokenizer", "bad-byte", file, size + 1);
+    free(file);
+    free(image);
+}
+
 /* Units to merge: short and long, in a loop and shifting. */
 static void merge_seeds(void) {
     static const char pattern[] = "abbabaaab\xff"
                                   "bbbaabab in the the aaaa";
     for (int i = 0; i < 24; i++) {
-        uint8_t file[64] = {(uint8_t)(8 + i % 8), (uint8_t)(i < 8 ? 40 : 63 + 8 * i), (uint8_t)i};
+        uint8_t file[64] = {(uint8_t)(8 + i % 8), (uint8_t)(i < 8 ? 40 : 160 + 4 * i), (uint8_t)i};
         char name[32];
         memcpy(file + 3, pattern, sizeof pattern - 1);
         snprintf(name, sizeof name, "merge-%d", i);
@@ -208,6 +220,7 @@ int main(int argc, char **argv) {
     gguf_seeds();
     npy_seeds();
     tokenizer_seeds();
+    bad_byte_seed();
     merge_seeds();
     model_seeds();
     all_session_seeds();
