@@ -218,7 +218,7 @@ static void make_operands(attention_case *c, fvi_rng *rng) {
     operand_fill(&c->q, query_element, &q_source);
     if (p->has_bias) {
         int64_t shape[4] = {b, p->h_q, p->n_q, p->n_kv};
-        c->bias = operand_make(FV_F32, shape, chance(rng, 0.4) ? ONE_FOR_ALL_HEADS : PLAIN, true);
+        c->bias = operand_make(FV_F32, shape, chance(rng, 0.4) ? ONE_FOR_ALL_HEADS : (int)fvi_rng_below(rng, LAYOUTS), true);
         operand_fill(&c->bias, bias_element, rng);
     }
 }
