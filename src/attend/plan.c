@@ -61,7 +61,8 @@ static void choose_sizes(fv_plan *plan) {
     plan->d_pad = fvi_tile_pad(p->d_v);
     plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), FVI_ITEM_ROWS / plan->group));
     plan->rows = plan->q_block * plan->group;
-    plan->sub_rows = fvi_min(plan->rows, (int64_t)plan->ops.row_block * fvi_max(1, 36 / plan->ops.row_block));
+    int64_t row_block = plan->ops[plan->has_half].row_block;
+    plan->sub_rows = fvi_min(plan->rows, row_block * fvi_max(1, 36 / row_block));
     /* blocks of shorter sequences may be cut finer: at most one more a sequence, and as many again when items are halved */
     int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->group));
     plan->max_items = p->b * p->h_kv * fvi_max(1, fvi_ceil_div(p->n_q, least_block));
@@ -87,11 +88,12 @@ static bool lay_out(fv_plan *plan) {
     const fv_problem *p = &plan->problem;
     fvi_layout *at = &plan->at;
     layout_cursor c = {0};
-    at->q = take(&c, plan->rows * p->d_k, sizeof(float));
+    at->q = take(&c, plan->rows * fvi_tile_half_width(p->d_k), sizeof(float));
+    at->q_row = take(&c, p->d_k, sizeof(float));
     at->s = take(&c, plan->sub_rows * FVI_LEAF, sizeof(float));
-    at->kt = take(&c, p->d_k * FVI_LEAF, sizeof(float));
-    at->vt = take(&c, plan->d_pad * FVI_LEAF, sizeof(float));
-    at->vt_row = take(&c, plan->d_pad * FVI_LEAF, sizeof(float));
+    at->kt = take(&c, fvi_tile_k_bytes(p->d_k), 1);
+    at->vt = take(&c, fvi_tile_v_bytes(p->d_v), 1);
+    at->vt_row = take(&c, fvi_tile_v_bytes(p->d_v), 1);
     at->gather = take(&c, (p->d_k + p->d_v) * FVI_LEAF, sizeof(float));
     at->out = take(&c, plan->rows * plan->d_pad, sizeof(float));
     at->total = take(&c, plan->rows * plan->d_pad, sizeof(float));
@@ -136,7 +138,8 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     /* no position is beyond 2^31, and sums with a larger window could overflow */
     plan->rule = (fvi_rule){problem->causal, fvi_min(problem->window, INT64_C(1) << 32), problem->sinks};
     plan->threads = fv_threads(ctx);
-    fvi_tile_init(&ctx->cpu, &plan->ops);
+    fvi_tile_init(&ctx->cpu, &plan->ops[0]);
+    plan->has_half = fvi_tile_init_half(&ctx->cpu, &plan->ops[1]);
     choose_sizes(plan);
     if (!lay_out(plan)) {
         fv_plan_destroy(plan);

@@ -19,7 +19,7 @@ enum {
 
 /* Byte offsets into the workspace; of one thread's scratch, and of the partial results behind all of them. */
 typedef struct fvi_layout {
-    size_t q, s, kt, vt, vt_row, gather, out, total, m, sum, alpha, total_m, total_sum, seen;
+    size_t q, q_row, s, kt, vt, vt_row, gather, out, total, m, sum, alpha, total_m, total_sum, seen;
     size_t thread_bytes;
     size_t partial, partial_bytes; /* start; one partial result: rows x (d_pad + m + sum) */
     size_t items;                  /* start of the item table */
@@ -31,8 +31,9 @@ struct fv_plan {
     fv_context *ctx;
     fv_problem problem;
     fvi_choice choice;
-    fvi_rule rule; /* the problem's own */
-    fvi_tile_ops ops;
+    fvi_rule rule;       /* the problem's own */
+    fvi_tile_ops ops[2]; /* by form: f32, and pairs of bf16 where has_half */
+    bool has_half;
     int64_t group;
     int64_t q_block;      /* positions of an item at most */
     int64_t rows;         /* rows of an item at most */

@@ -205,7 +205,7 @@ static void run_item(void *arg, int64_t i, int worker) {
     const fvi_item *item = &j->item[i];
     int64_t rows = item->n_rows * plan->group;
     fvi_scratch scratch;
-    fvi_scratch_cut(plan, j->workspace, worker, &scratch);
+    fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
     fvi_tile_load_queries(plan, j->run, item, &scratch);
     fvi_fold_clear(plan, &scratch.total, rows);
     for (int64_t from = 0; from < item->n_kv; from += FVI_PIECE) {
@@ -230,7 +230,7 @@ static void run_piece(void *arg, int64_t i, int worker) {
     int64_t from = i % j->pieces * FVI_PIECE;
     fvi_fold fold = partial_at(j, i / j->pieces, i % j->pieces);
     fvi_scratch scratch;
-    fvi_scratch_cut(plan, j->workspace, worker, &scratch);
+    fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
     fvi_fold_clear(plan, &fold, item->n_rows * plan->group);
     if (from < item->n_kv) {
         fvi_tile_load_queries(plan, j->run, item, &scratch);
@@ -243,7 +243,7 @@ static void finish_item(void *arg, int64_t i, int worker) {
     const fv_plan *plan = j->plan;
     int64_t rows = j->item[i].n_rows * plan->group;
     fvi_scratch scratch;
-    fvi_scratch_cut(plan, j->workspace, worker, &scratch);
+    fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
     fvi_fold_clear(plan, &scratch.total, rows);
     for (int64_t piece = 0; piece < j->pieces; piece++) {
         fvi_fold part = partial_at(j, i, piece);

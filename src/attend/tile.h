@@ -12,21 +12,22 @@ typedef struct fvi_fold {
 
 /* One thread's scratch, cut from the workspace. */
 typedef struct fvi_scratch {
-    float *q, *s, *kt, *vt, *vt_row, *alpha;
-    void *gather;
+    float *q_row, *s, *alpha;
+    void *q, *kt, *vt, *vt_row, *gather;
+    const fvi_tile_ops *ops; /* of the form that K and V of the run take */
     uint64_t *seen;
     fvi_fold piece, total;
     fv_run_stats *stats;
 } fvi_scratch;
 
-void fvi_scratch_cut(const fv_plan *plan, void *workspace, int worker, fvi_scratch *out);
+void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, int worker, fvi_scratch *out);
 
 /* Empties a fold of `rows` rows: m = -inf, sum = 0, out = 0. */
 void fvi_fold_clear(const fv_plan *plan, fvi_fold *fold, int64_t rows);
 /* total = total followed by piece: both rescaled to the larger maximum. An empty side leaves the other's bits alone. */
 void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece, int64_t rows);
 
-/* Queries of an item, scaled, as f32: scratch->q. */
+/* Queries of an item, packed: scratch->q. */
 void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_scratch *scratch);
 /* Folds the keys [from, to) of the item's sequence (a piece: from is a multiple of 4096) into `fold`, which starts empty. */
 void fvi_tile_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t from, int64_t to, fvi_scratch *scratch,

@@ -1,13 +1,15 @@
 /* tile.h - the three stages of the CPU tile (qk, soften, pv) and the packing before them.
  *
- * A tile is up to 64 keys (a leaf) against any number of query rows. All of it is f32. The arithmetic of a row is fixed, so
- * that its bits do not depend on which rows stand beside it (within one instruction set):
- *   qk      each score is one chain of fused multiply-adds over c = 0 .. d-1, from 0
- *   soften  the leaf's maximum; the sum of the 64 weights in the order that sum64 of each file states
- *   pv      each output is rescaled once, then takes one chain of fused multiply-adds over j = 0 .. 63
- * (portable C may round products and sums apart: it has its own bits.)
+ * A tile is up to 64 keys (a leaf) against any number of query rows. Scores, weights' sums and outputs are f32; the operands of
+ * products are packed in one of two forms, f32 or, for bf16 K and V where the processor has bf16 dot products, pairs of bf16.
+ * The arithmetic of a row is fixed, so that its bits do not depend on which rows stand beside it (within one table):
+ *   qk      each score is one chain over c = 0 .. d-1 from 0, then one product with the scale
+ *   soften  the leaf's maximum; the sum of the 64 weights in the order that each file states
+ *   pv      each output is rescaled once, then takes one chain over j = 0 .. 63
+ * A chain is of fused multiply-adds (portable C may round products and sums apart: it has its own bits), or of dot products of
+ * pairs.
  *
- * Buffers are 64-byte aligned unless said otherwise. d_pad = fvi_tile_pad(d_v): widths are padded with zeros to 16 floats.
+ * Buffers are 64-byte aligned unless said otherwise. d_pad = fvi_tile_pad(d_v): widths are padded with zeros to 16 columns.
  */
 #ifndef FVI_KERNEL_TILE_H
 #define FVI_KERNEL_TILE_H
@@ -17,37 +19,57 @@
 enum { FVI_LEAF = 64 };
 
 static inline int64_t fvi_tile_pad(int64_t d) { return fvi_round_up(d, 16); }
+/* Elements of a packed row of Q, and of a packed column of K, in the form of pairs. */
+static inline int64_t fvi_tile_half_width(int64_t d) { return fvi_round_up(d, 32); }
 
 /* Rows of K or V of one leaf, wherever they are: element (j, c) at data + j * row_bytes + c * size of dtype. Unaligned. */
 typedef struct fvi_tile_ops {
-    const char *name; /* "c", "avx2", "avx512" */
+    const char *name; /* "c", "avx2", "avx512", "avx512bf16", "amx" */
     int row_block;    /* rows that one pass of qk and pv works on: tiles are best a multiple of it */
+    bool half;        /* the form: pairs of bf16, else f32 */
 
-    /* kt[c][j] (d, 64) = key j, element c, for j < n; 0 for n <= j < 64. Indexed by fv_dtype: f32, f16, bf16. */
-    void (*pack_k[3])(const void *k, int64_t row_bytes, int n, int d, float *kt);
+    /* qt: rows of fvi_tile_q_bytes from q (rows, d; contiguous, unaligned). Half: rounded to bf16, zeros past d. */
+    void (*pack_q)(const float *q, int rows, int d, void *qt);
 
-    /* vt[j][c] (64, d_pad) = value j, element c, for j < n, c < d; 0 elsewhere. */
-    void (*pack_v[3])(const void *v, int64_t row_bytes, int n, int d, float *vt);
+    /* Keys of one leaf, n <= 64, zeros for the others. f32: kt[c][j] (d, 64). Half: pairs kt[c / 2][j] = (k_j[c], k_j[c+1]) of
+     * (half width / 2, 64). Indexed by fv_dtype: f32, f16, bf16; half: bf16 only. */
+    void (*pack_k[3])(const void *k, int64_t row_bytes, int n, int d, void *kt);
 
-    /* s (rows, 64) = q (rows, d; contiguous, unaligned) times kt. */
-    void (*qk)(const float *q, int rows, int d, const float *kt, float *s);
+    /* Values of one leaf, zeros elsewhere. f32: vt[j][c] (64, d_pad). Half: pairs vt[j / 2][c] = (v_j[c], v_(j+1)[c]) of
+     * (32, d_pad). */
+    void (*pack_v[3])(const void *v, int64_t row_bytes, int n, int d, void *vt);
+
+    /* s (rows, 64) = scale * (q times kt). */
+    void (*qk)(const void *qt, int rows, int d, const void *kt, float scale, float *s);
 
     /* For each row r: with x = s[r][0..63] (-inf where hidden), m' = max(m[r], max x) and ref = m' (0 if m' is -inf):
-     *   s[r][j] = exp(x_j - ref), alpha[r] = exp(m[r] - ref), sum[r] = sum[r] * alpha[r] + sum of s[r], m[r] = m'.
+     *   s[r][j] = exp(x_j - ref), alpha[r] = exp(m[r] - ref), sum[r] = sum[r] * alpha[r] + sum of the weights, m[r] = m'.
+     * Half: the weights are left as 64 bf16 in the first half of the row's place, summed before they were rounded.
      * exp(-inf) is 0 exactly, exp(0) is 1 exactly, NaN stays NaN; its relative error is at most 2^-22.5, weights below 2^-126
      * may be 0. m, sum, alpha unaligned. */
     void (*soften)(float *s, int rows, float *m, float *sum, float *alpha);
 
-    /* out (rows, d_pad): out[r] = out[r] * alpha[r] + sum_j p[r][j] vt[j]. p (rows, 64), vt (64, d_pad). */
-    void (*pv)(const float *p, int rows, const float *alpha, const float *vt, int d_pad, float *out);
+    /* out (rows, d_pad): out[r] = out[r] * alpha[r] + sum_j p[r][j] vt[j]. p as soften leaves it. */
+    void (*pv)(const float *p, int rows, const float *alpha, const void *vt, int d_pad, float *out);
 } fvi_tile_ops;
 
-/* Portable C first, then overwritten level by level up to what `cpu` allows. */
-void fvi_tile_init(const fvi_cpu *cpu, fvi_tile_ops *ops);
+static inline int64_t fvi_tile_q_bytes(const fvi_tile_ops *ops, int64_t d) {
+    return ops->half ? fvi_tile_half_width(d) * 2 : d * 4;
+}
+/* Enough for packed K, and for packed V, of either form. */
+static inline int64_t fvi_tile_k_bytes(int64_t d) { return fvi_tile_half_width(d) * FVI_LEAF * 4; }
+static inline int64_t fvi_tile_v_bytes(int64_t d) { return fvi_tile_pad(d) * FVI_LEAF * 4; }
 
-/* The rungs of the ladder; only those of the target processor are built. */
+/* The f32 form: portable C first, then overwritten level by level up to what `cpu` allows. */
+void fvi_tile_init(const fvi_cpu *cpu, fvi_tile_ops *ops);
+/* The form of pairs; false, and an empty table, where the processor has no bf16 dot products. */
+bool fvi_tile_init_half(const fvi_cpu *cpu, fvi_tile_ops *ops);
+
+/* The rungs of the ladders; only those of the target processor are built. */
 void fvi_tile_c(fvi_tile_ops *ops);
 void fvi_tile_avx2(fvi_tile_ops *ops);
 void fvi_tile_avx512(fvi_tile_ops *ops);
+void fvi_tile_avx512bf16(fvi_tile_ops *ops);
+void fvi_tile_amx(fvi_tile_ops *ops); /* over fvi_tile_avx512bf16 */
 
 #endif

@@ -88,12 +88,14 @@ INLINE void pack_v(const void *v, int64_t row_bytes, int n, int d, float *vt, fv
     }
 }
 
-static void pack_k_f32(const void *k, int64_t row_bytes, int n, int d, float *kt) { pack_k(k, row_bytes, n, d, kt, FV_F32); }
-static void pack_k_f16(const void *k, int64_t row_bytes, int n, int d, float *kt) { pack_k(k, row_bytes, n, d, kt, FV_F16); }
-static void pack_k_bf16(const void *k, int64_t row_bytes, int n, int d, float *kt) { pack_k(k, row_bytes, n, d, kt, FV_BF16); }
-static void pack_v_f32(const void *v, int64_t row_bytes, int n, int d, float *vt) { pack_v(v, row_bytes, n, d, vt, FV_F32); }
-static void pack_v_f16(const void *v, int64_t row_bytes, int n, int d, float *vt) { pack_v(v, row_bytes, n, d, vt, FV_F16); }
-static void pack_v_bf16(const void *v, int64_t row_bytes, int n, int d, float *vt) { pack_v(v, row_bytes, n, d, vt, FV_BF16); }
+static void pack_k_f32(const void *k, int64_t row_bytes, int n, int d, void *kt) { pack_k(k, row_bytes, n, d, kt, FV_F32); }
+static void pack_k_f16(const void *k, int64_t row_bytes, int n, int d, void *kt) { pack_k(k, row_bytes, n, d, kt, FV_F16); }
+static void pack_k_bf16(const void *k, int64_t row_bytes, int n, int d, void *kt) { pack_k(k, row_bytes, n, d, kt, FV_BF16); }
+static void pack_v_f32(const void *v, int64_t row_bytes, int n, int d, void *vt) { pack_v(v, row_bytes, n, d, vt, FV_F32); }
+static void pack_v_f16(const void *v, int64_t row_bytes, int n, int d, void *vt) { pack_v(v, row_bytes, n, d, vt, FV_F16); }
+static void pack_v_bf16(const void *v, int64_t row_bytes, int n, int d, void *vt) { pack_v(v, row_bytes, n, d, vt, FV_BF16); }
+
+static void pack_q(const float *q, int rows, int d, void *qt) { memcpy(qt, q, (size_t)rows * (size_t)d * sizeof *q); }
 
 /* ---- the microkernel ----------------------------------------------------------------------------------------------- */
 
@@ -110,7 +112,8 @@ INLINE void accumulate(const float *a, int64_t a_stride, const float *b, int64_t
     }
 }
 
-INLINE void qk_rows(const float *q, int rows, int columns, int d, const float *kt, float *s) {
+INLINE void qk_rows(const float *q, int rows, int columns, int d, const float *kt, float scale, float *s) {
+    const __m256 by = _mm256_set1_ps(scale);
     for (int j = 0; j < FVI_LEAF; j += LANES * columns) {
         __m256 acc[ROWS][WIDE];
         UNROLL for (int r = 0; r < rows; r++) {
@@ -118,30 +121,33 @@ INLINE void qk_rows(const float *q, int rows, int columns, int d, const float *k
         }
         accumulate(q, d, kt + j, FVI_LEAF, d, rows, columns, acc);
         UNROLL for (int r = 0; r < rows; r++) {
-            UNROLL for (int i = 0; i < columns; i++) { _mm256_store_ps(s + r * FVI_LEAF + j + LANES * i, acc[r][i]); }
+            UNROLL for (int i = 0; i < columns; i++) {
+                _mm256_store_ps(s + r * FVI_LEAF + j + LANES * i, _mm256_mul_ps(acc[r][i], by));
+            }
         }
     }
 }
 
-static void qk(const float *q, int rows, int d, const float *kt, float *s) {
+static void qk(const void *qt, int rows, int d, const void *packed, float scale, float *s) {
+    const float *q = qt, *kt = packed;
     for (; rows >= ROWS; rows -= ROWS, q += (int64_t)ROWS * d, s += ROWS * FVI_LEAF) {
-        qk_rows(q, ROWS, NARROW, d, kt, s);
+        qk_rows(q, ROWS, NARROW, d, kt, scale, s);
     }
     switch (rows) {
     case 1:
-        qk_rows(q, 1, WIDE, d, kt, s);
+        qk_rows(q, 1, WIDE, d, kt, scale, s);
         break;
     case 2:
-        qk_rows(q, 2, WIDE, d, kt, s);
+        qk_rows(q, 2, WIDE, d, kt, scale, s);
         break;
     case 3:
-        qk_rows(q, 3, NARROW, d, kt, s);
+        qk_rows(q, 3, NARROW, d, kt, scale, s);
         break;
     case 4:
-        qk_rows(q, 4, NARROW, d, kt, s);
+        qk_rows(q, 4, NARROW, d, kt, scale, s);
         break;
     case 5:
-        qk_rows(q, 5, NARROW, d, kt, s);
+        qk_rows(q, 5, NARROW, d, kt, scale, s);
         break;
     default:
         break;
@@ -172,7 +178,8 @@ INLINE void pv_rows(const float *p, int rows, int columns, const float *alpha, c
     }
 }
 
-static void pv(const float *p, int rows, const float *alpha, const float *vt, int d_pad, float *out) {
+static void pv(const float *p, int rows, const float *alpha, const void *packed, int d_pad, float *out) {
+    const float *vt = packed;
     for (; rows >= ROWS; rows -= ROWS, p += ROWS * FVI_LEAF, alpha += ROWS, out += (int64_t)ROWS * d_pad) {
         pv_rows(p, ROWS, NARROW, alpha, vt, d_pad, out);
     }
@@ -285,6 +292,7 @@ void fvi_tile_avx2(fvi_tile_ops *ops) {
     *ops = (fvi_tile_ops){
         .name = "avx2",
         .row_block = ROWS,
+        .pack_q = pack_q,
         .pack_k = {pack_k_f32, pack_k_f16, pack_k_bf16},
         .pack_v = {pack_v_f32, pack_v_f16, pack_v_bf16},
         .qk = qk,

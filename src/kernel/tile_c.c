@@ -34,7 +34,8 @@ static void widen_bf16(const unsigned char *row, int d, float *out) {
     }
 }
 
-static void pack_k_f32(const void *k, int64_t row_bytes, int n, int d, float *kt) {
+static void pack_k_f32(const void *k, int64_t row_bytes, int n, int d, void *packed) {
+    float *kt = packed;
     memset(kt, 0, (size_t)d * FVI_LEAF * sizeof *kt);
     for (int j = 0; j < n; j++) {
         const unsigned char *row = (const unsigned char *)k + j * row_bytes;
@@ -44,7 +45,8 @@ static void pack_k_f32(const void *k, int64_t row_bytes, int n, int d, float *kt
     }
 }
 
-static void pack_k_f16(const void *k, int64_t row_bytes, int n, int d, float *kt) {
+static void pack_k_f16(const void *k, int64_t row_bytes, int n, int d, void *packed) {
+    float *kt = packed;
     memset(kt, 0, (size_t)d * FVI_LEAF * sizeof *kt);
     for (int j = 0; j < n; j++) {
         const unsigned char *row = (const unsigned char *)k + j * row_bytes;
@@ -54,7 +56,8 @@ static void pack_k_f16(const void *k, int64_t row_bytes, int n, int d, float *kt
     }
 }
 
-static void pack_k_bf16(const void *k, int64_t row_bytes, int n, int d, float *kt) {
+static void pack_k_bf16(const void *k, int64_t row_bytes, int n, int d, void *packed) {
+    float *kt = packed;
     memset(kt, 0, (size_t)d * FVI_LEAF * sizeof *kt);
     for (int j = 0; j < n; j++) {
         const unsigned char *row = (const unsigned char *)k + j * row_bytes;
@@ -64,7 +67,8 @@ static void pack_k_bf16(const void *k, int64_t row_bytes, int n, int d, float *k
     }
 }
 
-static void pack_v_f32(const void *v, int64_t row_bytes, int n, int d, float *vt) {
+static void pack_v_f32(const void *v, int64_t row_bytes, int n, int d, void *packed) {
+    float *vt = packed;
     int64_t d_pad = fvi_tile_pad(d);
     memset(vt, 0, (size_t)(FVI_LEAF * d_pad) * sizeof *vt);
     for (int j = 0; j < n; j++) {
@@ -72,7 +76,8 @@ static void pack_v_f32(const void *v, int64_t row_bytes, int n, int d, float *vt
     }
 }
 
-static void pack_v_f16(const void *v, int64_t row_bytes, int n, int d, float *vt) {
+static void pack_v_f16(const void *v, int64_t row_bytes, int n, int d, void *packed) {
+    float *vt = packed;
     int64_t d_pad = fvi_tile_pad(d);
     memset(vt, 0, (size_t)(FVI_LEAF * d_pad) * sizeof *vt);
     for (int j = 0; j < n; j++) {
@@ -80,7 +85,8 @@ static void pack_v_f16(const void *v, int64_t row_bytes, int n, int d, float *vt
     }
 }
 
-static void pack_v_bf16(const void *v, int64_t row_bytes, int n, int d, float *vt) {
+static void pack_v_bf16(const void *v, int64_t row_bytes, int n, int d, void *packed) {
+    float *vt = packed;
     int64_t d_pad = fvi_tile_pad(d);
     memset(vt, 0, (size_t)(FVI_LEAF * d_pad) * sizeof *vt);
     for (int j = 0; j < n; j++) {
@@ -88,7 +94,10 @@ static void pack_v_bf16(const void *v, int64_t row_bytes, int n, int d, float *v
     }
 }
 
-static void qk(const float *q, int rows, int d, const float *kt, float *s) {
+static void pack_q(const float *q, int rows, int d, void *qt) { memcpy(qt, q, (size_t)rows * (size_t)d * sizeof *q); }
+
+static void qk(const void *qt, int rows, int d, const void *packed, float scale, float *s) {
+    const float *q = qt, *kt = packed;
     for (int r = 0; r < rows; r++, q += d, s += FVI_LEAF) {
         for (int j0 = 0; j0 < FVI_LEAF; j0 += BLOCK) {
             float acc[BLOCK] = {0};
@@ -98,7 +107,9 @@ static void qk(const float *q, int rows, int d, const float *kt, float *s) {
                     acc[j] += q[c] * key[j];
                 }
             }
-            memcpy(s + j0, acc, sizeof acc);
+            for (int j = 0; j < BLOCK; j++) {
+                s[j0 + j] = scale * acc[j];
+            }
         }
     }
 }
@@ -165,7 +176,8 @@ static void soften(float *s, int rows, float *m, float *sum, float *alpha) {
     }
 }
 
-static void pv(const float *p, int rows, const float *alpha, const float *vt, int d_pad, float *out) {
+static void pv(const float *p, int rows, const float *alpha, const void *packed, int d_pad, float *out) {
+    const float *vt = packed;
     for (int r = 0; r < rows; r++, p += FVI_LEAF, out += d_pad) {
         for (int c0 = 0; c0 < d_pad; c0 += BLOCK) {
             float acc[BLOCK];
@@ -187,6 +199,7 @@ void fvi_tile_c(fvi_tile_ops *ops) {
     *ops = (fvi_tile_ops){
         .name = "c",
         .row_block = 1,
+        .pack_q = pack_q,
         .pack_k = {pack_k_f32, pack_k_f16, pack_k_bf16},
         .pack_v = {pack_v_f32, pack_v_f16, pack_v_bf16},
         .qk = qk,

@@ -74,7 +74,7 @@ static void add_rows(truth *t, oracle *o, int64_t from, int64_t to) {
     int64_t d = o->p->d_v;
     double naive[256], lse;
     int turns = (int)fvi_max(
-        1, fvi_min(fvi_min(16, 1200 / t->n), 1000000 / (t->n * (o->n_kv + 1)))); /* few rows: more orders to be unlucky in */
+        1, fvi_min(fvi_min(16, 6000 / t->n), 3000000 / (t->n * (o->n_kv + 1)))); /* few rows: more orders to be unlucky in */
     for (int64_t r = from; r < to; r++) {
         double *out = t->out + r * d;
         oracle_row(o, t->rows[r].head, t->rows[r].i, out, &t->lse[r]);

@@ -1,6 +1,6 @@
 /* oracle.h - attention as the header states it: one row at a time, unblocked, in double, on the data as stored. And `naive`, the
  * textbook computation that the kernels' error is measured against: scores and sums in f32, weights rounded to the type of V,
- * the output to its own type. */
+ * queries to bf16 where K and V are (a product of pairs takes them so), the output to its own type. */
 #ifndef TEST_ORACLE_H
 #define TEST_ORACLE_H
 

@@ -1,0 +1,221 @@
+/* tile_avx512bf16.c - the attention tile with bf16 dot products (vdpbf16ps): operands are pairs of bf16, sums f32.
+ *
+ * The same outer-product microkernel as in tile_avx512.c, at two elements of a chain an instruction: 24 accumulators, 4 loads
+ * and 6 broadcasts of pairs a step. Packed K is pairs over c for 64 keys, packed V pairs over j for a row of columns; both are
+ * also what AMX tiles take. */
+#include "kernel/tile_avx512_inline.h"
+
+enum { PAIRS = FVI_LEAF / 2 };
+
+/* ---- packing ------------------------------------------------------------------------------------------------------- */
+
+static void pack_q(const float *q, int rows, int d, void *qt) {
+    int width = (int)fvi_tile_half_width(d);
+    uint16_t *to = qt;
+    for (int r = 0; r < rows; r++, q += d, to += width) {
+        for (int c = 0; c < width; c += LANES) {
+            __m512 x = _mm512_maskz_loadu_ps(first(d - c), q + c);
+            _mm256_store_si256((__m256i *)(to + c), (__m256i)_mm512_cvtneps_pbh(x));
+        }
+    }
+}
+
+/* Up to 16 keys by 32 elements (16 pairs): a transpose of pairs. */
+INLINE void pack_k_block(const unsigned char *k, int64_t row_bytes, int n, int d, uint32_t *kt) {
+    __m512 v[LANES];
+    __mmask32 mask = d >= 32 ? UINT32_MAX : (UINT32_C(1) << d) - 1;
+    UNROLL for (int j = 0; j < LANES; j++) {
+        const unsigned char *row = k + j * row_bytes;
+        __m512i x = j >= n ? _mm512_setzero_si512() : d >= 32 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi16(mask, row);
+        v[j] = _mm512_castsi512_ps(x);
+    }
+    transpose16(v);
+    UNROLL for (int c = 0; c < LANES; c++) { _mm512_store_ps((float *)(kt + c * FVI_LEAF), v[c]); }
+}
+
+static void pack_k(const void *k, int64_t row_bytes, int n, int d, void *kt) {
+    for (int j = 0; j < FVI_LEAF; j += LANES) {
+        const unsigned char *rows = (const unsigned char *)k + j * row_bytes;
+        for (int c = 0; c < d; c += 32) {
+            uint32_t *to = (uint32_t *)kt + c / 2 * FVI_LEAF + j;
+            if (n - j >= LANES && d - c >= 32) {
+                pack_k_block(rows + 2 * c, row_bytes, LANES, 32, to);
+            } else {
+                pack_k_block(rows + 2 * c, row_bytes, n - j, d - c, to);
+            }
+        }
+    }
+}
+
+/* Which of the 32 + 32 halves of two rows go to the 16 pairs of columns 0..15 and 16..31. */
+INLINE __m512i pair_order(int column) {
+    uint16_t order[32];
+    for (int i = 0; i < LANES; i++) {
+        order[2 * i] = (uint16_t)(column + i);
+        order[2 * i + 1] = (uint16_t)(32 + column + i);
+    }
+    return _mm512_loadu_si512(order);
+}
+
+static void pack_v(const void *v, int64_t row_bytes, int n, int d, void *vt) {
+    const __m512i low = pair_order(0), high = pair_order(LANES);
+    int d_pad = (int)fvi_tile_pad(d);
+    for (int j = 0; j < FVI_LEAF; j += 2) {
+        const unsigned char *row = (const unsigned char *)v + j * row_bytes;
+        uint32_t *to = (uint32_t *)vt + j / 2 * d_pad;
+        for (int c = 0; c < d_pad; c += 32) {
+            __mmask32 mask = d - c >= 32 ? UINT32_MAX : (UINT32_C(1) << (d - c)) - 1;
+            __m512i a = j < n ? _mm512_maskz_loadu_epi16(mask, row + 2 * c) : _mm512_setzero_si512();
+            __m512i b = j + 1 < n ? _mm512_maskz_loadu_epi16(mask, row + row_bytes + 2 * c) : _mm512_setzero_si512();
+            _mm512_store_si512(to + c, _mm512_permutex2var_epi16(a, low, b));
+            if (c + LANES < d_pad) {
+                _mm512_store_si512(to + c + LANES, _mm512_permutex2var_epi16(a, high, b));
+            }
+        }
+    }
+}
+
+/* ---- the microkernel ----------------------------------------------------------------------------------------------- */
+
+/* acc[r][i] += sum over t of the dot products of pairs a[r * a_stride + t] and b[t * b_stride + 16 i ..]. */
+INLINE void accumulate(const uint32_t *a, int64_t a_stride, const uint32_t *b, int64_t b_stride, int steps, int rows, int columns,
+                       __m512 acc[ROWS][COLUMNS]) {
+    for (int t = 0; t < steps; t++, b += b_stride) {
+        __m512bh x[COLUMNS];
+        UNROLL for (int i = 0; i < columns; i++) { x[i] = (__m512bh)_mm512_load_si512(b + LANES * i); }
+        UNROLL for (int r = 0; r < rows; r++) {
+            __m512bh y = (__m512bh)_mm512_set1_epi32((int)a[r * a_stride + t]);
+            UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm512_dpbf16_ps(acc[r][i], y, x[i]); }
+        }
+    }
+}
+
+INLINE void qk_rows(const uint32_t *q, int rows, int pairs, const uint32_t *kt, float scale, float *s) {
+    __m512 acc[ROWS][COLUMNS], by = _mm512_set1_ps(scale);
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < COLUMNS; i++) { acc[r][i] = _mm512_setzero_ps(); }
+    }
+    accumulate(q, pairs, kt, FVI_LEAF, pairs, rows, COLUMNS, acc);
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < COLUMNS; i++) { _mm512_store_ps(s + r * FVI_LEAF + LANES * i, _mm512_mul_ps(acc[r][i], by)); }
+    }
+}
+
+static void qk(const void *qt, int rows, int d, const void *kt, float scale, float *s) {
+    int pairs = (int)fvi_tile_half_width(d) / 2;
+    const uint32_t *q = qt;
+    for (; rows >= ROWS; rows -= ROWS, q += (int64_t)ROWS * pairs, s += ROWS * FVI_LEAF) {
+        qk_rows(q, ROWS, pairs, kt, scale, s);
+    }
+    switch (rows) {
+    case 1:
+        qk_rows(q, 1, pairs, kt, scale, s);
+        break;
+    case 2:
+        qk_rows(q, 2, pairs, kt, scale, s);
+        break;
+    case 3:
+        qk_rows(q, 3, pairs, kt, scale, s);
+        break;
+    case 4:
+        qk_rows(q, 4, pairs, kt, scale, s);
+        break;
+    case 5:
+        qk_rows(q, 5, pairs, kt, scale, s);
+        break;
+    default:
+        break;
+    }
+}
+
+INLINE void pv_block(const float *p, const float *alpha, const uint32_t *vt, int d_pad, float *out, int rows, int columns) {
+    __m512 acc[ROWS][COLUMNS];
+    UNROLL for (int r = 0; r < rows; r++) {
+        __m512 a = _mm512_set1_ps(alpha[r]);
+        UNROLL for (int i = 0; i < columns; i++) {
+            acc[r][i] = _mm512_mul_ps(_mm512_load_ps(out + (int64_t)r * d_pad + LANES * i), a);
+        }
+    }
+    accumulate((const uint32_t *)p, FVI_LEAF, vt, d_pad, PAIRS, rows, columns, acc);
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < columns; i++) { _mm512_store_ps(out + (int64_t)r * d_pad + LANES * i, acc[r][i]); }
+    }
+}
+
+/* Five registers of columns are cut 3 + 2: a single one has too few chains to hide the latency. */
+INLINE void pv_rows(const float *p, int rows, const float *alpha, const uint32_t *vt, int d_pad, float *out) {
+    for (int left = d_pad / LANES, columns; left > 0; left -= columns, vt += LANES * columns, out += LANES * columns) {
+        columns = left == 5 ? 3 : left < COLUMNS ? left : COLUMNS;
+        switch (columns) {
+        case 1:
+            pv_block(p, alpha, vt, d_pad, out, rows, 1);
+            break;
+        case 2:
+            pv_block(p, alpha, vt, d_pad, out, rows, 2);
+            break;
+        case 3:
+            pv_block(p, alpha, vt, d_pad, out, rows, 3);
+            break;
+        default:
+            pv_block(p, alpha, vt, d_pad, out, rows, COLUMNS);
+            break;
+        }
+    }
+}
+
+static void pv(const float *p, int rows, const float *alpha, const void *values, int d_pad, float *out) {
+    const uint32_t *vt = values;
+    for (; rows >= ROWS; rows -= ROWS, p += ROWS * FVI_LEAF, alpha += ROWS, out += (int64_t)ROWS * d_pad) {
+        pv_rows(p, ROWS, alpha, vt, d_pad, out);
+    }
+    switch (rows) {
+    case 1:
+        pv_rows(p, 1, alpha, vt, d_pad, out);
+        break;
+    case 2:
+        pv_rows(p, 2, alpha, vt, d_pad, out);
+        break;
+    case 3:
+        pv_rows(p, 3, alpha, vt, d_pad, out);
+        break;
+    case 4:
+        pv_rows(p, 4, alpha, vt, d_pad, out);
+        break;
+    case 5:
+        pv_rows(p, 5, alpha, vt, d_pad, out);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- soften -------------------------------------------------------------------------------------------------------- */
+
+/* Weights as bf16 in the first half of the row's place; their sum is taken before they are rounded. */
+INLINE __m512 weigh64_half(float *s, __m512 ref) {
+    __m512 v[COLUMNS];
+    UNROLL for (int i = 0; i < COLUMNS; i++) { v[i] = exp_negative(_mm512_sub_ps(_mm512_load_ps(s + LANES * i), ref)); }
+    _mm512_store_si512(s, (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]));
+    _mm512_store_si512(s + LANES, (__m512i)_mm512_cvtne2ps_pbh(v[3], v[2]));
+    return _mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3]));
+}
+
+static void soften(float *s, int rows, float *m, float *sum, float *alpha) {
+    for (int r = 0; r < rows; r += LANES) {
+        soften16(s + r * FVI_LEAF, rows - r < LANES ? rows - r : LANES, m + r, sum + r, alpha + r, weigh64_half);
+    }
+}
+
+void fvi_tile_avx512bf16(fvi_tile_ops *ops) {
+    *ops = (fvi_tile_ops){
+        .name = "avx512bf16",
+        .row_block = ROWS,
+        .half = true,
+        .pack_q = pack_q,
+        .pack_k = {[FV_BF16] = pack_k},
+        .pack_v = {[FV_BF16] = pack_v},
+        .qk = qk,
+        .soften = soften,
+        .pv = pv,
+    };
+}
