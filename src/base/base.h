@@ -39,7 +39,7 @@ void *fvi_zalloc(fv_context *ctx, size_t n, size_t size);
 void fvi_release(fv_context *ctx, void *ptr, size_t n, size_t size);
 /* Grows an array to at least `need` elements by doubling; on failure returns false and leaves it as it was. */
 bool fvi_grow(fv_context *ctx, void **array, int64_t *capacity, int64_t need, size_t size);
-/* A terminated copy of s[0..size); release with fvi_strfree. */
+/* A terminated copy of s[0..size), or of what stands before a zero byte in it; release with fvi_strfree. */
 char *fvi_strdup(fv_context *ctx, const char *s, size_t size);
 void fvi_strfree(fv_context *ctx, char *s);
 

@@ -43,7 +43,9 @@ bool fvi_grow(fv_context *ctx, void **array, int64_t *capacity, int64_t need, si
     return true;
 }
 
+/* A zero byte within would give fvi_strfree another size than was asked for. */
 char *fvi_strdup(fv_context *ctx, const char *s, size_t size) {
+    size = strnlen(s, size);
     char *p = size < SIZE_MAX ? fvi_alloc(ctx, size + 1, 1) : NULL;
     if (p != NULL) {
         memcpy(p, s, size);

@@ -222,6 +222,7 @@ typedef enum tiny_twist {
     TINY_ODD_TYPES,
     TINY_NO_ROPE,
     TINY_ENDLESS,
+    TINY_ZERO_BYTE, /* within its name */
     TINY_TWISTS
 } tiny_twist;
 
@@ -242,6 +243,10 @@ static inline void tiny_metadata(gguf_builder *b, tiny_twist twist, int n_vocab)
         gb_string(b, "llama.rope.scaling.type", "linear");
         gb_f32(b, "llama.rope.scaling.factor", 2);
         gb_string(b, "tokenizer.chat_template", "{{ '<|im_start|>system\\nYou are small.<|im_end|>' }}<|im_start|>user");
+    }
+    if (twist == TINY_ZERO_BYTE) {
+        gb_key(b, "general.name", FVI_GGUF_STRING);
+        gb_put_string(&b->metadata, "ti\0ny", 5);
     }
     if (twist == TINY_EXPERTS) {
         gb_u32(b, "llama.expert_count", 4);
