@@ -7,14 +7,17 @@ enum { CHAINS = 12 };
 
 static void fma_f32(int64_t steps, const float *x, float *sink) {
     __m256 a = _mm256_loadu_ps(x), b = _mm256_loadu_ps(x + 8), acc[CHAINS];
+    FVI_UNROLL
     for (int i = 0; i < CHAINS; i++) {
-        acc[i] = a;
+        acc[i] = _mm256_add_ps(a, _mm256_set1_ps((float)i));
     }
     for (int64_t s = 0; s < steps; s++) {
+        FVI_UNROLL
         for (int i = 0; i < CHAINS; i++) {
             acc[i] = _mm256_fmadd_ps(acc[i], a, b);
         }
     }
+    FVI_UNROLL
     for (int i = 1; i < CHAINS; i++) {
         acc[0] = _mm256_add_ps(acc[0], acc[i]);
     }

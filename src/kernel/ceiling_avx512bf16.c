@@ -8,14 +8,17 @@ enum { CHAINS = 16 };
 static void dot_bf16(int64_t steps, const float *x, float *sink) {
     __m512 f = _mm512_loadu_ps(x), acc[CHAINS];
     __m512bh a = _mm512_cvtne2ps_pbh(f, f), b = _mm512_cvtne2ps_pbh(f, _mm512_mul_ps(f, f));
+    FVI_UNROLL
     for (int i = 0; i < CHAINS; i++) {
-        acc[i] = f;
+        acc[i] = _mm512_add_ps(f, _mm512_set1_ps((float)i));
     }
     for (int64_t s = 0; s < steps; s++) {
+        FVI_UNROLL
         for (int i = 0; i < CHAINS; i++) {
             acc[i] = _mm512_dpbf16_ps(acc[i], a, b);
         }
     }
+    FVI_UNROLL
     for (int i = 1; i < CHAINS; i++) {
         acc[0] = _mm512_add_ps(acc[0], acc[i]);
     }

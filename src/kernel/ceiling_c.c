@@ -12,14 +12,17 @@ static void fma_f32(int64_t steps, const float *x, float *sink) {
     lanes a, b, acc[CHAINS];
     memcpy(&a, x, sizeof a);
     memcpy(&b, x + 4, sizeof b);
+    FVI_UNROLL
     for (int i = 0; i < CHAINS; i++) {
-        acc[i] = a;
+        acc[i] = a + (float)i;
     }
     for (int64_t s = 0; s < steps; s++) {
+        FVI_UNROLL
         for (int i = 0; i < CHAINS; i++) {
             acc[i] = acc[i] * a + b;
         }
     }
+    FVI_UNROLL
     for (int i = 1; i < CHAINS; i++) {
         acc[0] += acc[i];
     }
@@ -42,11 +45,13 @@ static uint64_t read_memory(const void *p, size_t n) {
     const words *at = p, *end = at + n / sizeof *at;
     words acc[READS] = {0};
     for (; at < end; at += READS) {
+        FVI_UNROLL
         for (int i = 0; i < READS; i++) {
             acc[i] ^= at[i];
         }
     }
     uint64_t all = 0;
+    FVI_UNROLL
     for (int i = 0; i < READS; i++) {
         for (int j = 0; j < 8; j++) {
             all ^= acc[i][j];
