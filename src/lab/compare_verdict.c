@@ -39,7 +39,9 @@ static void name_of(const char *recipe, char out[256]) {
     const char *decode = strstr(recipe, ",decode=");
     size_t n = decode != NULL && strncmp(recipe, "prefill=", 8) == 0 ? (size_t)(decode - recipe) - 8 : 0;
     bool same = n > 0 && strncmp(recipe + 8, decode + 8, n) == 0 && (decode[8 + n] == '\0' || decode[8 + n] == ',');
-    snprintf(out, 256, "%.*s%s", same ? (int)n : 0, recipe + 8 * same, same ? decode + 8 + n : recipe);
+    if (snprintf(out, 256, "%.*s%s", same ? (int)n : 0, recipe + 8 * same, same ? decode + 8 + n : recipe) >= 256) {
+        memcpy(out + 252, "...", 4);
+    }
 }
 
 static tally tally_of(const fv_compare_row *row, int lengths, int recipes, int which) {
