@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-cli_common cli_common_default(void) { return (cli_common){.level = FV_LEVEL_BEST, .kv = FV_F16, .recipe = ""}; }
+cli_common cli_common_default(void) { return (cli_common){.level = FV_LEVEL_BEST, .kv = FV_AUTO, .recipe = ""}; }
 
 int cli_common_options(unsigned takes, cli_common *c, cli_option *out) {
     int n = 0;
@@ -23,7 +23,11 @@ int cli_common_options(unsigned takes, cli_common *c, cli_option *out) {
                          CLI_TEXT,    &c->recipe, 0,        0};
     }
     if (takes & CLI_KV) {
-        out[n++] = (cli_option){"kv", 0, "DTYPE", "keys and values are kept as f32, f16 or bf16", CLI_DTYPE, &c->kv, 0, 0};
+        out[n++] = (cli_option){
+            "kv",      0,
+            "DTYPE",   "keys and values are kept as f32, f16, bf16; auto: bf16 if the CPU has bf16 products, else f16",
+            CLI_DTYPE, &c->kv,
+            0,         0};
     }
     if (takes & CLI_MACHINE) {
         out[n++] = (cli_option){"threads", 't', "N", "threads (default: one per core)", CLI_INT, &c->threads, 1, 256};
@@ -111,14 +115,14 @@ static int parse_seed(const cli_option *o, const char *text) {
 }
 
 static int parse_dtype(const cli_option *o, const char *text) {
-    static const fv_dtype dtypes[] = {FV_F32, FV_F16, FV_BF16};
+    static const fv_dtype dtypes[] = {FV_AUTO, FV_F32, FV_F16, FV_BF16};
     for (int i = 0; i < CLI_COUNT(dtypes); i++) {
         if (strcmp(text, fv_dtype_name(dtypes[i])) == 0) {
             *(fv_dtype *)o->value = dtypes[i];
             return CLI_GO;
         }
     }
-    return terminal_error(EXIT_USAGE, "--%s %s: must be f32, f16 or bf16", o->name, text);
+    return terminal_error(EXIT_USAGE, "--%s %s: must be auto, f32, f16 or bf16", o->name, text);
 }
 
 static int parse_level(const cli_option *o, const char *text) {

@@ -97,6 +97,7 @@ FV_API void fv_cancel(fv_context *ctx, bool raised);
 /* ---- tensors ------------------------------------------------------------------------------------------------------ */
 
 typedef enum fv_dtype {
+    FV_AUTO = -1, /* in options: the library chooses; no tensor has it */
     FV_F32 = 0,
     FV_F16,
     FV_BF16,

@@ -25,7 +25,7 @@ typedef struct fv_perplexity_options {
     int64_t context;    /* 4096 */
     int64_t windows;    /* 0: as many as there are */
     const char *recipe; /* "": dense */
-    fv_dtype kv_dtype;
+    fv_dtype kv_dtype;  /* as in fv_session_options */
     fv_lab_progress progress;
     void *user;
 } fv_perplexity_options;
@@ -65,7 +65,7 @@ typedef struct fv_compare_options {
     int n_facts;
     const char *question_form; /* with {question}; NULL: "\n\nQuestion: {question}\nAnswer:" */
     int64_t rows;              /* 512 */
-    fv_dtype kv_dtype;
+    fv_dtype kv_dtype;         /* as in fv_session_options */
     fv_lab_progress progress;
     void *user;
 } fv_compare_options;

@@ -3,7 +3,7 @@
 
 const char *fv_dtype_name(fv_dtype dtype) {
     static const char *const name[FV_DTYPE_COUNT] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "i32", "u8"};
-    return (unsigned)dtype < FV_DTYPE_COUNT ? name[dtype] : "unknown";
+    return (unsigned)dtype < FV_DTYPE_COUNT ? name[dtype] : dtype == FV_AUTO ? "auto" : "unknown";
 }
 
 size_t fv_dtype_bytes(fv_dtype dtype, int64_t n) {

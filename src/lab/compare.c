@@ -103,7 +103,7 @@ static fv_status warm_up(fvi_job *j) {
     return status;
 }
 
-fv_compare_options fv_compare_options_default(void) { return (fv_compare_options){.rows = 512, .kv_dtype = FV_F16}; }
+fv_compare_options fv_compare_options_default(void) { return (fv_compare_options){.rows = 512, .kv_dtype = FV_AUTO}; }
 
 fv_status fv_compare_run(fv_model *model, const fv_compare_options *options, fv_compare **out) {
     *out = NULL;

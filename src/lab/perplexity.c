@@ -15,7 +15,7 @@ typedef struct scoring {
 } scoring;
 
 fv_perplexity_options fv_perplexity_options_default(void) {
-    return (fv_perplexity_options){.context = 4096, .recipe = "", .kv_dtype = FV_F16};
+    return (fv_perplexity_options){.context = 4096, .recipe = "", .kv_dtype = FV_AUTO};
 }
 
 static int on_logits(void *user, int64_t position, const float *logits) {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 fv_session_options fv_session_options_default(void) {
-    return (fv_session_options){.recipe = "", .kv_dtype = FV_F16, .chunk = 512};
+    return (fv_session_options){.recipe = "", .kv_dtype = FV_AUTO, .chunk = 512};
 }
 
 /* ---- creation ---- */
@@ -17,6 +17,9 @@ static fv_status resolve(fv_model *model, const fv_session_options *given, fv_se
     o->recipe = o->recipe != NULL ? o->recipe : "";
     o->context = o->context != 0 ? o->context : trained;
     o->chunk = o->chunk != 0 ? o->chunk : 512;
+    if (o->kv_dtype == FV_AUTO) {
+        o->kv_dtype = ctx->cpu.avx512_bf16 ? FV_BF16 : FV_F16;
+    }
     if (o->kv_dtype != FV_F32 && o->kv_dtype != FV_F16 && o->kv_dtype != FV_BF16) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT, "kv_dtype is %s; a cache holds f32, f16 or bf16", fv_dtype_name(o->kv_dtype));
     }
