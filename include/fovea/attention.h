@@ -277,7 +277,7 @@ typedef struct fv_ceilings {
     double dot_bf16; /* FLOP/s of vdpbf16ps, 0 where the CPU has none */
     double dot_int8; /* op/s of vpdpbusd, 0 where the CPU has none */
     double read;     /* bytes/s read from memory, each thread its own part of a buffer of four times the last cache */
-    double clock_hz; /* cycles a second of a dependent add chain */
+    double clock_hz; /* cycles a second, by a chain of dependent integer products */
 } fv_ceilings;
 FV_API fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out);
 

@@ -6,7 +6,7 @@
 typedef float lanes __attribute__((vector_size(16)));
 typedef uint64_t words __attribute__((vector_size(64)));
 
-enum { CHAINS = 12, READS = 8 };
+enum { CHAINS = 12, READS = 8, MULTIPLY = 3 }; /* MULTIPLY: cycles of a 64-bit product */
 
 static void fma_f32(int64_t steps, const float *x, float *sink) {
     lanes a, b, acc[CHAINS];
@@ -29,13 +29,13 @@ static void fma_f32(int64_t steps, const float *x, float *sink) {
     memcpy(sink, &acc[0], sizeof acc[0]);
 }
 
-/* One addition a cycle: each waits for the one before. */
-static void add_chain(int64_t steps, const float *x, float *sink) {
-    uint64_t a = x[0] > 0;
+/* A product every MULTIPLY cycles: each waits for the one before. Not additions: some processors fold a chain of them away. */
+static void multiply_chain(int64_t steps, const float *x, float *sink) {
+    uint64_t a = 1 + (x[0] > 0), b = 3 + 2 * (uint64_t)(x[1] > 0);
     for (int64_t s = 0; s < steps; s++) {
         for (int i = 0; i < 16; i++) {
-            a += 1;
-            __asm__ volatile("" : "+r"(a));
+            a *= b;
+            __asm__ volatile("" : "+r"(a), "+r"(b));
         }
     }
     sink[0] = (float)a;
@@ -61,5 +61,6 @@ static uint64_t read_memory(const void *p, size_t n) {
 }
 
 void fvi_ceiling_c(fvi_ceiling_ops *ops) {
-    *ops = (fvi_ceiling_ops){.fma_f32 = {fma_f32, 2.0 * 4 * CHAINS}, .clock = {add_chain, 16}, .read = read_memory};
+    *ops = (fvi_ceiling_ops){
+        .fma_f32 = {fma_f32, 2.0 * 4 * CHAINS}, .clock = {multiply_chain, 16.0 * MULTIPLY}, .read = read_memory};
 }
