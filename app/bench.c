@@ -141,6 +141,7 @@ static int run_cases(bench_machine *m, const bench_case *cases, int n, cJSON *li
         code = code ? code : report(list, name, &r, m->runs);
         done += bench_cost(c);
     }
+    m->name = NULL;
     fv_model_destroy(model);
     return code;
 }

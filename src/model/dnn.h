@@ -26,12 +26,12 @@ void fvi_dnn_destroy(fvi_dnn *dnn);
 void fvi_dnn_rowwise(fvi_dnn *dnn);
 /* The number of such a shape, made if there is none; not from inside a parallel loop. */
 fv_status fvi_dnn_shape(fvi_dnn *dnn, fvi_dnn_key key, int *out);
-size_t fvi_dnn_packed_bytes(const fvi_dnn *dnn, int shape);
+size_t fvi_dnn_packed_bytes(const fvi_dnn *dnn, int number);
 /* Bytes allocated by us for scratch. */
 size_t fvi_dnn_bytes(const fvi_dnn *dnn);
 
 /* The tallest panel of the shape that has at most `rows` rows, or the lowest one if all are taller. */
-int64_t fvi_dnn_height(const fvi_dnn *dnn, int shape, int64_t rows);
+int64_t fvi_dnn_height(const fvi_dnn *dnn, int number, int64_t rows);
 
 /* From inside a loop, one call at a time per worker; false if oneDNN refused. packed is 64-byte aligned, w contiguous. */
 bool fvi_dnn_pack(fvi_dnn *dnn, int shape, int worker, const void *w, void *packed);

@@ -54,8 +54,7 @@ static inline fv_status golden_vocab(fv_context *ctx, const char *name, fv_vocab
     fvi_gguf *g = NULL;
     *out = NULL;
     if (data == NULL) {
-        return fvi_fail(ctx, FV_ERR_IO, "tests/golden/tokenizer/%s.gguf.gz cannot be read: run this in the project's root",
-                        name);
+        return fvi_fail(ctx, FV_ERR_IO, "tests/golden/tokenizer/%s.gguf.gz cannot be read: run this in the project's root", name);
     }
     fv_status status = fvi_gguf_parse(ctx, name, data, size, &g);
     if (status == FV_OK) {
