@@ -68,7 +68,8 @@ static void choose_sizes(fv_plan *plan) {
     plan->max_items = p->b * p->h_kv * fvi_max(1, fvi_ceil_div(p->n_q, least_block));
     plan->partial_rows = fvi_min(plan->rows, fvi_max(FVI_PARTIAL_ROWS, plan->group));
     int64_t pieces = fvi_ceil_div(p->n_kv, FVI_PIECE);
-    plan->partials = pieces > 1 ? fvi_min(plan->max_items, 4 * plan->threads) * pieces : 0;
+    int64_t bytes = plan->partial_rows * (plan->d_pad + 2) * (int64_t)sizeof(float) + 64;
+    plan->partials = pieces > 1 ? fvi_min(fvi_min(plan->max_items, 4 * plan->threads) * pieces, FVI_PARTIALS_BYTES / bytes) : 0;
 }
 
 typedef struct layout_cursor {

@@ -12,9 +12,10 @@
 #include "kernel/tile.h"
 
 enum {
-    FVI_PIECE = 4096,      /* keys */
-    FVI_ITEM_ROWS = 256,   /* rows of an item, at most, if the group allows */
-    FVI_PARTIAL_ROWS = 64, /* items of more rows, and more than one position, are not cut into pieces */
+    FVI_PIECE = 4096,              /* keys */
+    FVI_ITEM_ROWS = 256,           /* rows of an item, at most, if the group allows */
+    FVI_PARTIALS_BYTES = 64 << 20, /* for partial results, at most; items are not cut where that is too little */
+    FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */
 };
 
 /* Byte offsets into the workspace; of one thread's scratch, and of the partial results behind all of them. */

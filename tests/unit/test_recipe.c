@@ -147,9 +147,31 @@ static void failing_memory(void **state) {
     printf("recipe and plan: %d allocations made to fail\n", n - 1);
 }
 
+static size_t workspace_of(int64_t n_q, int64_t n_kv) {
+    fv_problem p = fv_problem_default();
+    p.h_q = 8;
+    p.h_kv = 2;
+    p.n_q = n_q;
+    p.n_kv = n_kv;
+    p.d_k = p.d_v = 64;
+    fv_plan *plan;
+    assert_int_equal(fv_plan_create(ctx, &p, &plan), FV_OK);
+    size_t bytes = fv_plan_workspace(plan);
+    fv_plan_destroy(plan);
+    return bytes;
+}
+
+/* A session file may ask for a context of 2^30: its scratch must not follow. */
+static void workspace_is_bounded(void **state) {
+    (void)state;
+    assert_true(workspace_of(512, 1 << 30) < (size_t)256 << 20);
+    assert_true(workspace_of(1 << 20, 1 << 20) < (size_t)256 << 20);
+    assert_true(workspace_of(32768, 32768) < 2 * workspace_of(4096, 4096) + ((size_t)64 << 20));
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(normal_forms), cmocka_unit_test(what_a_recipe_tells),
-                                       cmocka_unit_test(refused), cmocka_unit_test(registry_is_sound),
-                                       cmocka_unit_test(failing_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(normal_forms),   cmocka_unit_test(what_a_recipe_tells),
+                                       cmocka_unit_test(refused),        cmocka_unit_test(registry_is_sound),
+                                       cmocka_unit_test(failing_memory), cmocka_unit_test(workspace_is_bounded)};
     return cmocka_run_group_tests(tests, begin, end);
 }
