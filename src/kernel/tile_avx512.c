@@ -35,6 +35,7 @@ INLINE void pack_k(const void *k, int64_t row_bytes, int n, int d, float *kt, fv
     int64_t size = dtype == FV_F32 ? 4 : 2;
     for (int j = 0; j < FVI_LEAF; j += LANES) {
         const unsigned char *rows = (const unsigned char *)k + j * row_bytes;
+        prefetch_rows(rows, row_bytes, LANES, d * size);
         for (int c = 0; c < d; c += LANES) {
             float *to = kt + c * FVI_LEAF + j;
             if (n - j >= LANES && d - c >= LANES) {
@@ -50,6 +51,7 @@ INLINE void pack_v(const void *v, int64_t row_bytes, int n, int d, float *vt, fv
     int64_t d_pad = fvi_tile_pad(d), size = dtype == FV_F32 ? 4 : 2;
     for (int j = 0; j < FVI_LEAF; j++, vt += d_pad) {
         const unsigned char *row = (const unsigned char *)v + j * row_bytes;
+        prefetch_rows(row, row_bytes, 1, d * size);
         for (int64_t c = 0; c < d_pad; c += LANES) {
             _mm512_store_ps(vt + c, j < n ? widen(row + c * size, first(d - c), dtype) : _mm512_setzero_ps());
         }

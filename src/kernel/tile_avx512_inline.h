@@ -14,9 +14,19 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-enum { LANES = 16, ROWS = 6, COLUMNS = 4 };
+enum { LANES = 16, ROWS = 6, COLUMNS = 4, AHEAD = 32 };
 
 INLINE __mmask16 first(int64_t n) { return (__mmask16)(n >= LANES ? 0xffff : n <= 0 ? 0 : (1 << n) - 1); }
+
+/* Rows are asked for AHEAD rows before they are packed, into the second cache: a generated token reads each row once, from
+ * memory, and what lies between two leaves is arithmetic. An address beyond the rows is harmless: a prefetch never faults. */
+INLINE void prefetch_rows(const unsigned char *row, int64_t row_bytes, int rows, int64_t bytes) {
+    for (int j = 0; j < rows; j++) {
+        for (int64_t at = 0; at < bytes; at += 64) {
+            _mm_prefetch((const void *)((uintptr_t)row + (uintptr_t)((AHEAD + j) * row_bytes + at)), _MM_HINT_T1);
+        }
+    }
+}
 
 /* v[row] lane column -> v[column] lane row: pairs of rows, fours of rows, then a 4 x 4 transpose of 128-bit lanes. */
 INLINE void transpose16(__m512 v[LANES]) {

@@ -36,6 +36,7 @@ INLINE void pack_k_block(const unsigned char *k, int64_t row_bytes, int n, int d
 static void pack_k(const void *k, int64_t row_bytes, int n, int d, void *kt) {
     for (int j = 0; j < FVI_LEAF; j += LANES) {
         const unsigned char *rows = (const unsigned char *)k + j * row_bytes;
+        prefetch_rows(rows, row_bytes, LANES, 2 * d);
         for (int c = 0; c < d; c += 32) {
             uint32_t *to = (uint32_t *)kt + c / 2 * FVI_LEAF + j;
             if (n - j >= LANES && d - c >= 32) {
@@ -63,6 +64,7 @@ static void pack_v(const void *v, int64_t row_bytes, int n, int d, void *vt) {
     for (int j = 0; j < FVI_LEAF; j += 2) {
         const unsigned char *row = (const unsigned char *)v + j * row_bytes;
         uint32_t *to = (uint32_t *)vt + j / 2 * d_pad;
+        prefetch_rows(row, row_bytes, 2, 2 * d);
         for (int c = 0; c < d_pad; c += 32) {
             __mmask32 mask = d - c >= 32 ? UINT32_MAX : (UINT32_C(1) << (d - c)) - 1;
             __m512i a = j < n ? _mm512_maskz_loadu_epi16(mask, row + 2 * c) : _mm512_setzero_si512();
