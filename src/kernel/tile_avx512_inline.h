@@ -53,6 +53,112 @@ INLINE void transpose16(__m512 v[LANES]) {
     }
 }
 
+/* The products of qk and pv. An operand's unit is 32 bits: an f32, or a pair of bf16; strides and steps count units. Each form
+ * brings its microkernel: acc[r][i] += sum over t of a[r * a_stride + t] times b[t * b_stride + 16 i ..], for constant rows
+ * and columns. */
+typedef void accumulate_fn(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int steps, int rows, int columns,
+                           __m512 acc[ROWS][COLUMNS]);
+
+INLINE void score_rows(const float *q, int rows, int steps, const float *kt, float scale, float *s, accumulate_fn *accumulate) {
+    __m512 acc[ROWS][COLUMNS], by = _mm512_set1_ps(scale);
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < COLUMNS; i++) { acc[r][i] = _mm512_setzero_ps(); }
+    }
+    accumulate(q, steps, kt, FVI_LEAF, steps, rows, COLUMNS, acc);
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < COLUMNS; i++) { _mm512_store_ps(s + r * FVI_LEAF + LANES * i, _mm512_mul_ps(acc[r][i], by)); }
+    }
+}
+
+INLINE void multiply_scores(const float *q, int rows, int steps, const float *kt, float scale, float *s,
+                            accumulate_fn *accumulate) {
+    for (; rows >= ROWS; rows -= ROWS, q += (int64_t)ROWS * steps, s += ROWS * FVI_LEAF) {
+        score_rows(q, ROWS, steps, kt, scale, s, accumulate);
+    }
+    switch (rows) {
+    case 1:
+        score_rows(q, 1, steps, kt, scale, s, accumulate);
+        break;
+    case 2:
+        score_rows(q, 2, steps, kt, scale, s, accumulate);
+        break;
+    case 3:
+        score_rows(q, 3, steps, kt, scale, s, accumulate);
+        break;
+    case 4:
+        score_rows(q, 4, steps, kt, scale, s, accumulate);
+        break;
+    case 5:
+        score_rows(q, 5, steps, kt, scale, s, accumulate);
+        break;
+    default:
+        break;
+    }
+}
+
+INLINE void value_block(const float *p, const float *alpha, const float *vt, int d_pad, int steps, float *out, int rows,
+                        int columns, accumulate_fn *accumulate) {
+    __m512 acc[ROWS][COLUMNS];
+    UNROLL for (int r = 0; r < rows; r++) {
+        __m512 a = _mm512_set1_ps(alpha[r]);
+        UNROLL for (int i = 0; i < columns; i++) {
+            acc[r][i] = _mm512_mul_ps(_mm512_load_ps(out + (int64_t)r * d_pad + LANES * i), a);
+        }
+    }
+    accumulate(p, FVI_LEAF, vt, d_pad, steps, rows, columns, acc);
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < columns; i++) { _mm512_store_ps(out + (int64_t)r * d_pad + LANES * i, acc[r][i]); }
+    }
+}
+
+/* Five registers of columns are cut 3 + 2: a single one has too few chains to hide the latency. */
+INLINE void value_rows(const float *p, int rows, const float *alpha, const float *vt, int d_pad, int steps, float *out,
+                       accumulate_fn *accumulate) {
+    for (int left = d_pad / LANES, columns; left > 0; left -= columns, vt += LANES * columns, out += LANES * columns) {
+        columns = left == 5 ? 3 : left < COLUMNS ? left : COLUMNS;
+        switch (columns) {
+        case 1:
+            value_block(p, alpha, vt, d_pad, steps, out, rows, 1, accumulate);
+            break;
+        case 2:
+            value_block(p, alpha, vt, d_pad, steps, out, rows, 2, accumulate);
+            break;
+        case 3:
+            value_block(p, alpha, vt, d_pad, steps, out, rows, 3, accumulate);
+            break;
+        default:
+            value_block(p, alpha, vt, d_pad, steps, out, rows, COLUMNS, accumulate);
+            break;
+        }
+    }
+}
+
+INLINE void multiply_values(const float *p, int rows, const float *alpha, const float *vt, int d_pad, int steps, float *out,
+                            accumulate_fn *accumulate) {
+    for (; rows >= ROWS; rows -= ROWS, p += ROWS * FVI_LEAF, alpha += ROWS, out += (int64_t)ROWS * d_pad) {
+        value_rows(p, ROWS, alpha, vt, d_pad, steps, out, accumulate);
+    }
+    switch (rows) {
+    case 1:
+        value_rows(p, 1, alpha, vt, d_pad, steps, out, accumulate);
+        break;
+    case 2:
+        value_rows(p, 2, alpha, vt, d_pad, steps, out, accumulate);
+        break;
+    case 3:
+        value_rows(p, 3, alpha, vt, d_pad, steps, out, accumulate);
+        break;
+    case 4:
+        value_rows(p, 4, alpha, vt, d_pad, steps, out, accumulate);
+        break;
+    case 5:
+        value_rows(p, 5, alpha, vt, d_pad, steps, out, accumulate);
+        break;
+    default:
+        break;
+    }
+}
+
 /* exp(x) for x <= 0 or NaN: x = n ln 2 + r with |r| <= ln 2 / 2, n by adding 1.5 * 2^23 + 127, which leaves the bits of 2^n
  * at the low end; e^r = 1 + r + r^2 q(r), q minimax in relative error, 2^-28. */
 INLINE __m512 exp_negative(__m512 x) {

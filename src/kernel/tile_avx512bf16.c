@@ -79,116 +79,24 @@ static void pack_v(const void *v, int64_t row_bytes, int n, int d, void *vt) {
 
 /* ---- the microkernel ----------------------------------------------------------------------------------------------- */
 
-/* acc[r][i] += sum over t of the dot products of pairs a[r * a_stride + t] and b[t * b_stride + 16 i ..]. */
-INLINE void accumulate(const uint32_t *a, int64_t a_stride, const uint32_t *b, int64_t b_stride, int steps, int rows, int columns,
+INLINE void accumulate(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int steps, int rows, int columns,
                        __m512 acc[ROWS][COLUMNS]) {
     for (int t = 0; t < steps; t++, b += b_stride) {
         __m512bh x[COLUMNS];
-        UNROLL for (int i = 0; i < columns; i++) { x[i] = (__m512bh)_mm512_load_si512(b + LANES * i); }
+        UNROLL for (int i = 0; i < columns; i++) { x[i] = (__m512bh)_mm512_load_ps(b + LANES * i); }
         UNROLL for (int r = 0; r < rows; r++) {
-            __m512bh y = (__m512bh)_mm512_set1_epi32((int)a[r * a_stride + t]);
+            __m512bh y = (__m512bh)_mm512_set1_ps(a[r * a_stride + t]);
             UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm512_dpbf16_ps(acc[r][i], y, x[i]); }
         }
     }
 }
 
-INLINE void qk_rows(const uint32_t *q, int rows, int pairs, const uint32_t *kt, float scale, float *s) {
-    __m512 acc[ROWS][COLUMNS], by = _mm512_set1_ps(scale);
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int i = 0; i < COLUMNS; i++) { acc[r][i] = _mm512_setzero_ps(); }
-    }
-    accumulate(q, pairs, kt, FVI_LEAF, pairs, rows, COLUMNS, acc);
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int i = 0; i < COLUMNS; i++) { _mm512_store_ps(s + r * FVI_LEAF + LANES * i, _mm512_mul_ps(acc[r][i], by)); }
-    }
-}
-
 static void qk(const void *qt, int rows, int d, const void *kt, float scale, float *s) {
-    int pairs = (int)fvi_tile_half_width(d) / 2;
-    const uint32_t *q = qt;
-    for (; rows >= ROWS; rows -= ROWS, q += (int64_t)ROWS * pairs, s += ROWS * FVI_LEAF) {
-        qk_rows(q, ROWS, pairs, kt, scale, s);
-    }
-    switch (rows) {
-    case 1:
-        qk_rows(q, 1, pairs, kt, scale, s);
-        break;
-    case 2:
-        qk_rows(q, 2, pairs, kt, scale, s);
-        break;
-    case 3:
-        qk_rows(q, 3, pairs, kt, scale, s);
-        break;
-    case 4:
-        qk_rows(q, 4, pairs, kt, scale, s);
-        break;
-    case 5:
-        qk_rows(q, 5, pairs, kt, scale, s);
-        break;
-    default:
-        break;
-    }
+    multiply_scores(qt, rows, (int)fvi_tile_half_width(d) / 2, kt, scale, s, accumulate);
 }
 
-INLINE void pv_block(const float *p, const float *alpha, const uint32_t *vt, int d_pad, float *out, int rows, int columns) {
-    __m512 acc[ROWS][COLUMNS];
-    UNROLL for (int r = 0; r < rows; r++) {
-        __m512 a = _mm512_set1_ps(alpha[r]);
-        UNROLL for (int i = 0; i < columns; i++) {
-            acc[r][i] = _mm512_mul_ps(_mm512_load_ps(out + (int64_t)r * d_pad + LANES * i), a);
-        }
-    }
-    accumulate((const uint32_t *)p, FVI_LEAF, vt, d_pad, PAIRS, rows, columns, acc);
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int i = 0; i < columns; i++) { _mm512_store_ps(out + (int64_t)r * d_pad + LANES * i, acc[r][i]); }
-    }
-}
-
-/* Five registers of columns are cut 3 + 2: a single one has too few chains to hide the latency. */
-INLINE void pv_rows(const float *p, int rows, const float *alpha, const uint32_t *vt, int d_pad, float *out) {
-    for (int left = d_pad / LANES, columns; left > 0; left -= columns, vt += LANES * columns, out += LANES * columns) {
-        columns = left == 5 ? 3 : left < COLUMNS ? left : COLUMNS;
-        switch (columns) {
-        case 1:
-            pv_block(p, alpha, vt, d_pad, out, rows, 1);
-            break;
-        case 2:
-            pv_block(p, alpha, vt, d_pad, out, rows, 2);
-            break;
-        case 3:
-            pv_block(p, alpha, vt, d_pad, out, rows, 3);
-            break;
-        default:
-            pv_block(p, alpha, vt, d_pad, out, rows, COLUMNS);
-            break;
-        }
-    }
-}
-
-static void pv(const float *p, int rows, const float *alpha, const void *values, int d_pad, float *out) {
-    const uint32_t *vt = values;
-    for (; rows >= ROWS; rows -= ROWS, p += ROWS * FVI_LEAF, alpha += ROWS, out += (int64_t)ROWS * d_pad) {
-        pv_rows(p, ROWS, alpha, vt, d_pad, out);
-    }
-    switch (rows) {
-    case 1:
-        pv_rows(p, 1, alpha, vt, d_pad, out);
-        break;
-    case 2:
-        pv_rows(p, 2, alpha, vt, d_pad, out);
-        break;
-    case 3:
-        pv_rows(p, 3, alpha, vt, d_pad, out);
-        break;
-    case 4:
-        pv_rows(p, 4, alpha, vt, d_pad, out);
-        break;
-    case 5:
-        pv_rows(p, 5, alpha, vt, d_pad, out);
-        break;
-    default:
-        break;
-    }
+static void pv(const float *p, int rows, const float *alpha, const void *vt, int d_pad, float *out) {
+    multiply_values(p, rows, alpha, vt, d_pad, PAIRS, out, accumulate);
 }
 
 /* ---- soften -------------------------------------------------------------------------------------------------------- */
