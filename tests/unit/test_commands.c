@@ -26,9 +26,9 @@ static int teardown(void **state) {
 }
 
 static const char *in_folder(const char *name) {
-    static char path[8][128];
+    static char path[16][128];
     static int next;
-    next = (next + 1) % 8;
+    next = (next + 1) % 16;
     snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
     return path[next];
 }
@@ -369,6 +369,67 @@ static void attend_is_attention(void **state) {
     }
 }
 
+static void write_array(const char *path, fv_dtype dtype, int rank, const int64_t *shape, void *data) {
+    npy array = {.dtype = dtype, .rank = rank, .data = data};
+    char error[256];
+    memcpy(array.shape, shape, (size_t)rank * sizeof *shape);
+    assert_true(npy_write(path, &array, error, sizeof error));
+}
+
+/* All that the options add to a score, at once: cap, slopes, a bias that repeats over heads, masked keys, a sink logit. */
+static void attend_takes_every_option(void **state) {
+    (void)state;
+    const char *q = in_folder("q.npy"), *k = in_folder("k.npy"), *v = in_folder("v.npy"), *out = in_folder("o2.npy"),
+               *lse = in_folder("l2.npy"), *bias = in_folder("bias.npy"), *mask = in_folder("mask.npy"),
+               *slopes = in_folder("slopes.npy"), *sinks = in_folder("sinks.npy");
+    float b[NQ * NKV], slope[HQ] = {0.5f, 0.25f, 0, -0.125f}, sink[HQ] = {-1, 0, 1, 2};
+    int32_t visible[NKV];
+    for (int i = 0; i < NQ * NKV; i++) {
+        b[i] = i % 11 == 3 ? -INFINITY : (float)(i % 7) / 4;
+    }
+    for (int j = 0; j < NKV; j++) {
+        visible[j] = j % 5 != 2;
+    }
+    write_random(q, HQ, NQ, 1);
+    write_random(k, HKV, NKV, 2);
+    write_random(v, HKV, NKV, 3);
+    write_array(bias, FV_F32, 3, (int64_t[]){1, NQ, NKV}, b);
+    write_array(mask, FV_I32, 1, (int64_t[]){NKV}, visible);
+    write_array(slopes, FV_F32, 1, (int64_t[]){HQ}, slope);
+    write_array(sinks, FV_F32, 1, (int64_t[]){HQ}, sink);
+    run_result r = RUN("attend", "--q", q, "--k", k, "--v", v, "--out", out, "--lse", lse, "--scale", "0.3", "--soft-cap", "2",
+                       "--alibi-slopes", slopes, "--bias", bias, "--key-mask", mask, "--sink-logits", sinks);
+    if (r.code != 0) {
+        fail_msg("%s", r.err);
+    }
+    run_free(&r);
+    npy aq = load(q), ak = load(k), av = load(v), ao = load(out), al = load(lse);
+    for (int row = 0; row < HQ * NQ; row++) {
+        int head = row / NQ, i = row % NQ, shared = head / (HQ / HKV);
+        double sum = exp((double)sink[head]), want[D] = {0};
+        for (int j = 0; j < NKV; j++) {
+            double dot = 0;
+            for (int c = 0; c < D; c++) {
+                dot += (double)((float *)aq.data)[row * D + c] * (double)((float *)ak.data)[(shared * NKV + j) * D + c];
+            }
+            double score = 2 * tanh(0.3 * dot / 2) - (double)slope[head] * abs(i + NKV - NQ - j) + (double)b[i * NKV + j];
+            double w = visible[j] ? exp(score) : 0;
+            sum += w;
+            for (int c = 0; c < D; c++) {
+                want[c] += w * (double)((float *)av.data)[(shared * NKV + j) * D + c];
+            }
+        }
+        assert_true(fabs(log(sum) - (double)((float *)al.data)[row]) < 1e-5);
+        for (int c = 0; c < D; c++) {
+            assert_true(fabs(want[c] / sum - (double)((float *)ao.data)[row * D + c]) < 1e-5);
+        }
+    }
+    npy *all[] = {&aq, &ak, &av, &ao, &al};
+    for (int i = 0; i < 5; i++) {
+        npy_free(all[i]);
+    }
+}
+
 static void attend_says_what_does_not_fit(void **state) {
     (void)state;
     const char *q = in_folder("q.npy"), *k = in_folder("k.npy"), *v = in_folder("v5.npy"), *out = in_folder("none.npy");
@@ -415,6 +476,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(methods_are_json),
         cmocka_unit_test(bench_is_json),
         cmocka_unit_test(attend_is_attention),
+        cmocka_unit_test(attend_takes_every_option),
         cmocka_unit_test(attend_says_what_does_not_fit),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
