@@ -73,6 +73,8 @@ typedef struct fv_model_options {
 FV_API fv_status fv_model_open(fv_context *ctx, const char *path, const fv_model_options *options, fv_model **out);
 FV_API void fv_model_destroy(fv_model *model);
 FV_API const fv_vocab *fv_model_vocab(const fv_model *model);
+/* The context that it was opened with. */
+FV_API fv_context *fv_model_context(const fv_model *model);
 
 typedef struct fv_model_facts {
     const char *architecture, *name, *license,

@@ -107,7 +107,7 @@ fv_compare_options fv_compare_options_default(void) { return (fv_compare_options
 
 fv_status fv_compare_run(fv_model *model, const fv_compare_options *options, fv_compare **out) {
     *out = NULL;
-    fvi_job j = {.model = model, .ctx = fvi_lab_context(model), .options = options};
+    fvi_job j = {.model = model, .ctx = fv_model_context(model), .options = options};
     j.material.ctx = j.ctx;
     fv_status status = prepare(&j);
     if (status == FV_OK) {

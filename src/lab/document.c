@@ -58,7 +58,7 @@ static fv_status make_question(fvi_material *m, const char *form, const char *at
 }
 
 fv_status fvi_material_make(fv_model *model, const fv_compare_options *options, fvi_material *out) {
-    *out = (fvi_material){.ctx = fvi_lab_context(model), .vocab = fv_model_vocab(model), .fact = options->facts};
+    *out = (fvi_material){.ctx = fv_model_context(model), .vocab = fv_model_vocab(model), .fact = options->facts};
     out->bos = fvi_lab_bos(model);
     out->room = FVI_STEPS;
     const char *form = options->question_form != NULL ? options->question_form : default_form, *at = strstr(form, slot);

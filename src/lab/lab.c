@@ -1,11 +1,7 @@
 /* lab.c - see lab.h. */
 #include "lab/lab.h"
 
-#include "model/arch.h"
-
 #include <math.h>
-
-fv_context *fvi_lab_context(const fv_model *model) { return model->ctx; }
 
 int64_t fvi_lab_n_vocab(const fv_model *model) {
     fv_model_facts facts;

@@ -5,7 +5,6 @@
 #include "base/base.h"
 #include "fovea/lab.h"
 
-fv_context *fvi_lab_context(const fv_model *model);
 int64_t fvi_lab_n_vocab(const fv_model *model);
 /* BOS where the model wants one before a prompt, else -1. */
 int32_t fvi_lab_bos(const fv_model *model);

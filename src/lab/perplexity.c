@@ -63,7 +63,7 @@ static fv_status score_windows(fv_model *model, scoring *s, fv_tokens *tokens) {
     int64_t context = s->options->context, there = tokens->n / context;
     int32_t bos = fvi_lab_bos(model);
     if (there == 0) {
-        return fvi_fail(fvi_lab_context(model), FV_ERR_RANGE,
+        return fvi_fail(fv_model_context(model), FV_ERR_RANGE,
                         "perplexity: the text has %lld tokens, a window needs %lld: give a longer text or a smaller context",
                         (long long)tokens->n, (long long)context);
     }
@@ -82,7 +82,7 @@ static fv_status score_windows(fv_model *model, scoring *s, fv_tokens *tokens) {
 }
 
 fv_status fv_perplexity(fv_model *model, const fv_perplexity_options *options, fv_perplexity_result *out) {
-    fv_context *ctx = fvi_lab_context(model);
+    fv_context *ctx = fv_model_context(model);
     *out = (fv_perplexity_result){0};
     if (options->text == NULL && options->size > 0) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT, "perplexity: there is no text");

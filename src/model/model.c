@@ -179,6 +179,7 @@ void fv_model_destroy(fv_model *model) {
 }
 
 const fv_vocab *fv_model_vocab(const fv_model *model) { return model->vocab; }
+fv_context *fv_model_context(const fv_model *model) { return model->ctx; }
 
 void fv_model_describe(const fv_model *model, fv_model_facts *out) {
     *out = model->facts;
