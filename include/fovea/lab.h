@@ -52,7 +52,7 @@ typedef struct fv_fact {
  *     document's second half;
  *   - each question, asked at the document's end (the session is rolled back between them): teacher-forced, that is every
  *     token of the answer is the most likely one when question and answer are part of the prompt; and greedily, that is what
- *     the model generates begins with the answer.
+ *     the model generates begins with the answer, its last word not going on.
  * The first recipe is always dense: it is the reference. */
 typedef struct fv_compare_options {
     const char *text;

@@ -127,8 +127,9 @@ static fv_status generate(run *r, int64_t most, char *text, size_t capacity) {
 
 static bool blank(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 
-/* Whether the text begins with the answer. What comes after it does not count: a prompt with the answer in it, the other
- * measure, says nothing about where an answer ends either. */
+static bool word(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+/* Whether the text begins with the answer and nothing more of its last word: 12345 is no answer where 1234 is right. */
 static bool answers(const char *text, const char *answer) {
     while (blank(*text)) {
         text++;
@@ -140,7 +141,7 @@ static bool answers(const char *text, const char *answer) {
     while (n > 0 && blank(answer[n - 1])) {
         n--;
     }
-    return n > 0 && strncmp(text, answer, n) == 0;
+    return n > 0 && strncmp(text, answer, n) == 0 && !(word(answer[n - 1]) && word(text[n]));
 }
 
 static fv_status ask_greedily(run *r, const fvi_question *q, const char *answer) {

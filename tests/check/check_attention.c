@@ -62,17 +62,33 @@ static int64_t sampled_rows(const attention_case *c, fvi_rng *rng, row_ref *rows
     return n;
 }
 
-/* What is right, per row: out in double, the log-sum-exp, and the naive computation's errors over all rows. */
+/* The naive computation's largest errors over all rows of a problem. */
+typedef struct naive_error {
+    double out, lse;
+} naive_error;
+
+/* What is right, per row: out in double, the log-sum-exp; and naive by form: f32, and pairs where K and V are bf16. */
 typedef struct truth {
     row_ref *rows;
     int64_t n;
     double *out, *lse;
-    double naive_out, naive_lse, max_v, max_terms;
+    naive_error naive[2];
+    double max_v, max_terms;
 } truth;
+
+static bool may_pair(const fv_run *run) { return run->k.dtype == FV_BF16 && run->v.dtype == FV_BF16; }
+
+static void add_naive(naive_error *sum, oracle *o, const row_ref *row, int turn, bool pairs, const double *out, double lse) {
+    double naive[256], naive_lse;
+    naive_row(o, row->head, row->i, turn, pairs, naive, &naive_lse);
+    sum->lse = fmax(sum->lse, fabs(naive_lse - lse));
+    for (int64_t c = 0; c < o->p->d_v; c++) {
+        sum->out = fmax(sum->out, fabs(naive[c] - out[c]));
+    }
+}
 
 static void add_rows(truth *t, oracle *o, int64_t from, int64_t to) {
     int64_t d = o->p->d_v;
-    double naive[256], lse;
     int turns = (int)fvi_max(
         1, fvi_min(fvi_min(16, 6000 / t->n), 3000000 / (t->n * (o->n_kv + 1)))); /* few rows: more orders to be unlucky in */
     for (int64_t r = from; r < to; r++) {
@@ -82,10 +98,8 @@ static void add_rows(truth *t, oracle *o, int64_t from, int64_t to) {
             continue;
         }
         for (int turn = 0; turn < turns; turn++) {
-            naive_row(o, t->rows[r].head, t->rows[r].i, turn, naive, &lse);
-            t->naive_lse = fmax(t->naive_lse, fabs(lse - t->lse[r]));
-            for (int64_t c = 0; c < d; c++) {
-                t->naive_out = fmax(t->naive_out, fabs(naive[c] - out[c]));
+            for (int pairs = 0; pairs <= may_pair(o->run); pairs++) {
+                add_naive(&t->naive[pairs], o, &t->rows[r], turn, pairs, out, t->lse[r]);
             }
         }
     }
@@ -150,14 +164,15 @@ static void check_level(fv_context *ctx, attention_case *c, const truth *t, tall
     }
     double out, lse;
     bool good = errors_of(c, t, &out, &lse);
-    double bar = 2 * t->naive_out + ulp_of(c->p.out_dtype, t->max_v);
-    double lse_bar = 2 * t->naive_lse + 4 * ulp_of(FV_F32, fmax(t->max_terms, 4));
+    const naive_error *naive = &t->naive[ctx->cpu.avx512_bf16 && may_pair(&c->run)];
+    double bar = 2 * naive->out + ulp_of(c->p.out_dtype, t->max_v);
+    double lse_bar = 2 * naive->lse + 4 * ulp_of(FV_F32, fmax(t->max_terms, 4));
     good = good && out <= bar && lse <= lse_bar;
     sum->worst = fmax(sum->worst, bar > 0 ? out / bar : 0);
     if (!good || !case_out_is_clean(c)) {
         sum->failures++;
         printf("FAIL %s %s\n     out error %.3g (bar %.3g, naive %.3g), lse error %.3g (bar %.3g), %s\n", level, c->text, out,
-               bar, t->naive_out, lse, lse_bar, good ? "bytes between rows were written" : "beyond the bar or not finite");
+               bar, naive->out, lse, lse_bar, good ? "bytes between rows were written" : "beyond the bar or not finite");
     } else if (verbose) {
         printf("%-6s %s: out %.2f of its bar, lse %.2f\n", level, c->text, bar > 0 ? out / bar : 0, lse / lse_bar);
     }

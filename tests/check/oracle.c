@@ -151,12 +151,11 @@ static float naive_dot(const float *q, const float *k, int64_t d, int64_t from) 
     return x;
 }
 
-void naive_row(oracle *o, int64_t head, int64_t i, int turn, double *out, double *lse) {
+void naive_row(oracle *o, int64_t head, int64_t i, int turn, bool pairs, double *out, double *lse) {
     const fv_problem *p = o->p;
     int64_t position = i + o->offset, batch = p->packed ? 0 : o->sequence;
     float scale = p->scale != 0 ? p->scale : 1 / sqrtf((float)p->d_k);
     float q[256], acc[256] = {0}, top = p->has_sink_logits ? o->run->sink_logits[head] : -INFINITY;
-    bool pairs = o->run->k.dtype == FV_BF16 && o->run->v.dtype == FV_BF16;
     for (int64_t c = 0; c < p->d_k; c++) {
         float x = (float)tensor_get(&o->run->q, batch, head, o->q_start + i, c);
         q[c] = (pairs ? rounded_to(FV_BF16, x) : x) * (turn % 2 == 0 ? 1 : scale);

@@ -1,6 +1,6 @@
 /* oracle.h - attention as the header states it: one row at a time, unblocked, in double, on the data as stored. And `naive`, the
  * textbook computation that the kernels' error is measured against: scores and sums in f32, weights rounded to the type of V,
- * queries to bf16 where K and V are (a product of pairs takes them so), the output to its own type. */
+ * the output to its own type; and queries rounded to bf16 where a kernel takes its products in pairs of bf16. */
 #ifndef TEST_ORACLE_H
 #define TEST_ORACLE_H
 
@@ -26,7 +26,7 @@ void oracle_close(oracle *o);
 void oracle_row(oracle *o, int64_t head, int64_t i, double *out, double *lse);
 /* `turn` 0, 1, 2 ...: the sum over d begins elsewhere, and the scale goes on q or on the score. A few rows may be lucky in one
  * order; the error of the naive computation is the largest over several. */
-void naive_row(oracle *o, int64_t head, int64_t i, int turn, double *out, double *lse);
+void naive_row(oracle *o, int64_t head, int64_t i, int turn, bool pairs, double *out, double *lse);
 
 /* Element of a rank 4 tensor of f32, f16 or bf16. */
 double tensor_get(const fv_tensor *t, int64_t b, int64_t h, int64_t i, int64_t c);
