@@ -7,6 +7,7 @@
 /* One leaf in place, or gathered into scratch where elements of a row do not stand side by side. */
 typedef struct fvi_leaf {
     const uint8_t *k, *v;
+    const uint8_t *k_next, *v_next; /* the next leaf's rows, to be asked for in time; NULL: none, or not known */
     int64_t k_row_bytes, v_row_bytes;
     fv_dtype k_dtype, v_dtype;
     int n;
