@@ -4,33 +4,11 @@
  * chains in flight. soften works on 8 rows together, as in tile_avx512.c. */
 #include "kernel/tile.h"
 
-#include <immintrin.h>
-#include <string.h>
+#include "kernel/avx2_inline.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)") /* the other spelling is heeded too late to keep arrays in registers */
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-enum { LANES = 8, ROWS = 6, NARROW = 2, WIDE = 4 };
+enum { ROWS = 6, NARROW = 2, WIDE = 4 };
 
 /* ---- packing ------------------------------------------------------------------------------------------------------- */
-
-/* 8 elements from `p`, of which only the first n are read; the others are 0. `dtype` is a constant where this is inlined. */
-INLINE __m256 widen(const void *p, int64_t n, fv_dtype dtype) {
-    unsigned char part[32] = {0};
-    if (n < LANES) {
-        memcpy(part, p, n > 0 ? (size_t)n * (dtype == FV_F32 ? 4 : 2) : 0);
-        p = part;
-    }
-    if (dtype == FV_F32) {
-        return _mm256_loadu_ps(p);
-    }
-    __m128i h = _mm_loadu_si128(p);
-    return dtype == FV_F16 ? _mm256_cvtph_ps(h) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
 
 /* v[row] lane column -> v[column] lane row: pairs of rows, fours of rows, then halves of registers. */
 INLINE void transpose8(__m256 v[LANES]) {
@@ -219,21 +197,6 @@ INLINE __m256 exp2_negative(__m256 x) {
     p = _mm256_mul_ps(_mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.62e430p-1f)), f);
     __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23));
     return _mm256_and_ps(normal, _mm256_fmadd_ps(p, scale, scale));
-}
-
-INLINE __m256 fold(__m256 a, __m256 b, bool add) { return add ? _mm256_add_ps(a, b) : _mm256_max_ps(a, b); }
-
-/* Lane r = the 8 lanes of v[r] folded, halves onto halves: 4, 2, 1. Each step folds two registers into one. */
-INLINE __m256 fold8(const __m256 v[LANES], bool add) {
-    __m256 t[4], u[2];
-    UNROLL for (int i = 0; i < 4; i++) {
-        t[i] = fold(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31), add);
-    }
-    UNROLL for (int i = 0; i < 2; i++) {
-        __m256 a = t[2 * i], b = t[2 * i + 1];
-        u[i] = fold(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee), add);
-    }
-    return fold(_mm256_shuffle_ps(u[0], u[1], 0x88), _mm256_shuffle_ps(u[0], u[1], 0xdd), add);
 }
 
 /* ((v0 + v1) + (v2 + v3)) + ((v4 + v5) + (v6 + v7)), by lanes; fold8 does the rest. */
