@@ -36,6 +36,8 @@ struct fvi_gemm {
     kept *kept;
     int64_t n_kept, capacity;
     room *rooms;
+    fvi_matvec_x *step_x; /* (fvi_matvec_pairs of the widest matrix): a step's x, quantised */
+    int64_t step_pairs;
     size_t x_bytes, y_bytes, rows_bytes, packed_bytes; /* of each room's parts */
 };
 
@@ -80,13 +82,15 @@ void fvi_gemm_destroy(fvi_gemm *gemm) {
         fvi_release(ctx, gemm->rooms[i].packed, gemm->packed_bytes, 1);
     }
     fvi_release(ctx, gemm->rooms, (size_t)ctx->threads, sizeof *gemm->rooms);
+    fvi_release(ctx, gemm->step_x, (size_t)gemm->step_pairs, sizeof *gemm->step_x);
     fvi_dnn_destroy(gemm->dnn);
     fvi_release(ctx, gemm, 1, sizeof *gemm);
 }
 
 size_t fvi_gemm_bytes(const fvi_gemm *gemm) {
     size_t room_bytes = gemm->x_bytes + gemm->y_bytes + gemm->rows_bytes + gemm->packed_bytes;
-    return gemm->kept_bytes + room_bytes * (size_t)gemm->ctx->threads + fvi_dnn_bytes(gemm->dnn);
+    return gemm->kept_bytes + room_bytes * (size_t)gemm->ctx->threads + (size_t)gemm->step_pairs * sizeof *gemm->step_x +
+           fvi_dnn_bytes(gemm->dnn);
 }
 
 void fvi_gemm_rowwise(fvi_gemm *gemm) { fvi_dnn_rowwise(gemm->dnn); }
@@ -156,6 +160,18 @@ static bool grow_part(fvi_gemm *gemm, size_t offset, size_t *bytes, size_t need)
     return true;
 }
 
+/* For steps with W, which allocate nothing. */
+static bool grow_step(fvi_gemm *gemm, const fvi_linear *w) {
+    const int64_t pairs = fvi_matvec_pairs(w->n_in);
+    if (gemm->matvec.dots[w->dtype] == NULL || pairs <= gemm->step_pairs) {
+        return true;
+    }
+    fvi_release(gemm->ctx, gemm->step_x, (size_t)gemm->step_pairs, sizeof *gemm->step_x);
+    gemm->step_x = fvi_alloc(gemm->ctx, (size_t)pairs, sizeof *gemm->step_x);
+    gemm->step_pairs = gemm->step_x != NULL ? pairs : 0;
+    return gemm->step_x != NULL;
+}
+
 typedef struct unpack_job {
     fvi_gemm *gemm;
     const fvi_linear *w;
@@ -208,7 +224,7 @@ fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
     const char *name = w->name == NULL ? "a matrix" : w->name;
     w->block = 0;
     w->packed = NULL;
-    if ((unsigned)w->dtype >= FV_DTYPE_COUNT || gemm->matvec.rows[w->dtype] == NULL) {
+    if ((unsigned)w->dtype >= FV_DTYPE_COUNT || (gemm->matvec.rows[w->dtype] == NULL && gemm->matvec.dots[w->dtype] == NULL)) {
         return refuse_type(gemm, w);
     }
     if (w->n_in < 1 || w->n_out < 1 || w->n_in > BLOCK_WEIGHTS || w->n_out > INT32_MAX ||
@@ -227,7 +243,7 @@ fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
     }
     if (status == FV_OK) {
         size_t row = (size_t)w->n_in * element_bytes(gemm, w);
-        bool ok = grow_part(gemm, offsetof(room, x), &gemm->x_bytes, FVI_DNN_TALLEST * row) &&
+        bool ok = grow_step(gemm, w) && grow_part(gemm, offsetof(room, x), &gemm->x_bytes, FVI_DNN_TALLEST * row) &&
                   grow_part(gemm, offsetof(room, y), &gemm->y_bytes, FVI_DNN_LOWEST * (size_t)w->n_out * sizeof(float)) &&
                   grow_part(gemm, offsetof(room, rows), &gemm->rows_bytes, (size_t)w->block * row);
         status = ok ? keep_unpacked(gemm, w) : fvi_fail(gemm->ctx, FV_ERR_MEMORY, "no memory for the weight products' scratch");
@@ -413,15 +429,25 @@ static void step_item(void *arg, int64_t item, int worker) {
     const fvi_linear *w = job->w[i];
     int64_t first = (item - job->start[i]) * job->rows[i], rows = fvi_min(job->rows[i], w->n_out - first);
     const char *data = (const char *)w->data + (size_t)first * fv_dtype_bytes(w->dtype, w->n_in);
-    job->gemm->matvec.rows[w->dtype](data, rows, w->n_in, job->x, job->y[i] + first);
+    const fvi_matvec_ops *matvec = &job->gemm->matvec;
+    if (matvec->dots[w->dtype] != NULL) {
+        matvec->dots[w->dtype](data, rows, w->n_in, job->gemm->step_x, job->y[i] + first);
+    } else {
+        matvec->rows[w->dtype](data, rows, w->n_in, job->x, job->y[i] + first);
+    }
 }
 
 void fvi_linear_step_many(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x) {
     step_job job = {.gemm = gemm, .w = w, .y = y, .x = x};
+    bool quantise = false;
     for (int i = 0; i < n; i++) {
         int64_t row_bytes = (int64_t)fv_dtype_bytes(w[i]->dtype, w[i]->n_in);
         job.rows[i] = fvi_max(STEP_BYTES / fvi_max(row_bytes, 1) / 4 * 4, 4);
+        quantise = quantise || gemm->matvec.dots[w[i]->dtype] != NULL;
         job.start[i + 1] = job.start[i] + fvi_ceil_div(w[i]->n_out, job.rows[i]);
+    }
+    if (quantise) {
+        gemm->matvec.quantise(w[0]->n_in, x, gemm->step_x);
     }
     fvi_parallel(gemm->ctx, job.start[n], step_item, &job);
 }
