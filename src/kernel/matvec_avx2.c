@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-enum { AHEAD = 4096 };
+enum { AHEAD = 8192 };
 
 #define INLINE static inline __attribute__((always_inline))
 

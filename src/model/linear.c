@@ -12,7 +12,8 @@
 enum {
     BLOCK_WEIGHTS = 1 << 20, /* with 512 inputs 2048 rows; a worker's two scratch blocks then fit the second-level cache's size */
     BLOCK_ROWS = 2048,
-    STEP_BYTES = 32 << 10 /* of weights in one item of a step: some microseconds */
+    STEP_LEAST = 16 << 10,
+    STEP_MOST = 1 << 20 /* bytes of weights in one item of a step: 0.3 to 20 microseconds */
 };
 static const size_t default_extra = (size_t)256 << 20;
 
@@ -411,45 +412,53 @@ fv_status fvi_linear_prompt(fvi_gemm *gemm, const fvi_linear *w, const float *x,
 
 /* ---- single tokens and rows ---- */
 
+/* The matrices' bytes one after the other, cut into items of equal size: each thread gets long runs, which is what a read from
+ * memory or a far cache needs, and all end together. */
 typedef struct step_job {
     const fvi_gemm *gemm;
     const fvi_linear *const *w;
     float *const *y;
     const float *x;
-    int64_t rows[FVI_LINEAR_MANY], start[FVI_LINEAR_MANY + 1]; /* rows an item, first item of each matrix */
+    int n;
+    int64_t start[FVI_LINEAR_MANY + 1], item_bytes;
 } step_job;
+
+/* Rows of a matrix that begin before byte `at` of the line. */
+static int64_t rows_before(const fvi_linear *w, int64_t start, int64_t at) {
+    const int64_t row_bytes = (int64_t)fv_dtype_bytes(w->dtype, w->n_in);
+    return fvi_min(fvi_ceil_div(fvi_max(at - start, 0), row_bytes), w->n_out);
+}
 
 static void step_item(void *arg, int64_t item, int worker) {
     (void)worker;
     const step_job *job = arg;
-    int i = 0;
-    while (item >= job->start[i + 1]) {
-        i++;
-    }
-    const fvi_linear *w = job->w[i];
-    int64_t first = (item - job->start[i]) * job->rows[i], rows = fvi_min(job->rows[i], w->n_out - first);
-    const char *data = (const char *)w->data + (size_t)first * fv_dtype_bytes(w->dtype, w->n_in);
     const fvi_matvec_ops *matvec = &job->gemm->matvec;
-    if (matvec->dots[w->dtype] != NULL) {
-        matvec->dots[w->dtype](data, rows, w->n_in, job->gemm->step_x, job->y[i] + first);
-    } else {
-        matvec->rows[w->dtype](data, rows, w->n_in, job->x, job->y[i] + first);
+    const int64_t from = item * job->item_bytes, to = from + job->item_bytes;
+    for (int i = 0; i < job->n; i++) {
+        const fvi_linear *w = job->w[i];
+        const int64_t first = rows_before(w, job->start[i], from), rows = rows_before(w, job->start[i], to) - first;
+        const char *data = (const char *)w->data + (size_t)first * fv_dtype_bytes(w->dtype, w->n_in);
+        if (rows > 0 && matvec->dots[w->dtype] != NULL) {
+            matvec->dots[w->dtype](data, rows, w->n_in, job->gemm->step_x, job->y[i] + first);
+        } else if (rows > 0) {
+            matvec->rows[w->dtype](data, rows, w->n_in, job->x, job->y[i] + first);
+        }
     }
 }
 
 void fvi_linear_step_many(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x) {
-    step_job job = {.gemm = gemm, .w = w, .y = y, .x = x};
+    step_job job = {.gemm = gemm, .w = w, .y = y, .x = x, .n = n};
     bool quantise = false;
     for (int i = 0; i < n; i++) {
-        int64_t row_bytes = (int64_t)fv_dtype_bytes(w[i]->dtype, w[i]->n_in);
-        job.rows[i] = fvi_max(STEP_BYTES / fvi_max(row_bytes, 1) / 4 * 4, 4);
         quantise = quantise || gemm->matvec.dots[w[i]->dtype] != NULL;
-        job.start[i + 1] = job.start[i] + fvi_ceil_div(w[i]->n_out, job.rows[i]);
+        job.start[i + 1] = job.start[i] + w[i]->n_out * (int64_t)fv_dtype_bytes(w[i]->dtype, w[i]->n_in);
     }
     if (quantise) {
         gemm->matvec.quantise(w[0]->n_in, x, gemm->step_x);
     }
-    fvi_parallel(gemm->ctx, job.start[n], step_item, &job);
+    const int64_t share = fvi_ceil_div(job.start[n], gemm->ctx->threads);
+    job.item_bytes = fvi_max(fvi_ceil_div(share, fvi_ceil_div(share, STEP_MOST)), STEP_LEAST);
+    fvi_parallel(gemm->ctx, fvi_ceil_div(job.start[n], job.item_bytes), step_item, &job);
 }
 
 void fvi_linear_step(fvi_gemm *gemm, const fvi_linear *w, const float *x, float *y) { fvi_linear_step_many(gemm, &w, &y, 1, x); }

@@ -323,15 +323,19 @@ static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
     const llama_layer *l = &w->layer[layer];
     const fv_model_facts *f = &m->facts;
     const fvi_pass *p = &s->scratch;
+    double at = fvi_seconds();
     fv_status status =
         multiply(m, phase, (const fvi_linear *[]){&l->q.w, &l->k.w, &l->v.w}, (float *[]){p->q, p->k, p->v}, 3, p->normed, n);
     if (status != FV_OK) {
         return status;
     }
+    at = fvi_lap(at, &s->times.weights);
     const fvi_rows_rope_args rope = {f->h_q, f->h_kv, f->d_k, w->rotated, f->rope_interleaved, p->cos_sin, p->q, p->k};
     fvi_rows_rope(m->ctx, n, &rope);
+    at = fvi_lap(at, &s->times.rows);
     const fv_tensor k = heads(p->k, f->h_kv, n, f->d_k), v = heads(p->v, f->h_kv, n, f->d_v);
     status = fv_cache_append(s->cache, layer, &k, &v);
+    at = fvi_lap(at, &s->times.append);
     if (status != FV_OK) {
         return status;
     }
@@ -342,6 +346,7 @@ static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
                         .layer = layer,
                         .stats = &stats};
     status = fv_plan_run(s->plan[phase], &run, s->workspace, s->workspace_bytes);
+    fvi_lap(at, &s->times.attention);
     s->stats.eligible_pairs += stats.eligible_pairs;
     s->stats.visited_pairs += stats.visited_pairs;
     s->stats.exact_pairs += stats.exact_pairs;
@@ -352,13 +357,18 @@ static fv_status feed_forward(fv_session *s, int layer, int64_t n, fv_phase phas
     fv_model *m = s->model;
     const llama_layer *l = &((const llama *)m->weights)->layer[layer];
     const fvi_pass *p = &s->scratch;
+    double at = fvi_seconds();
     fv_status status =
         multiply(m, phase, (const fvi_linear *[]){&l->gate.w, &l->up.w}, (float *[]){p->gate, p->up}, 2, p->normed, n);
     if (status != FV_OK) {
         return status;
     }
+    at = fvi_lap(at, &s->times.weights);
     fvi_rows_swiglu(m->ctx, &m->rowop, n, m->facts.d_ffn, p->gate, p->up);
-    return multiply(m, phase, (const fvi_linear *[]){&l->down.w}, (float *[]){p->normed}, 1, p->gate, n);
+    at = fvi_lap(at, &s->times.rows);
+    status = multiply(m, phase, (const fvi_linear *[]){&l->down.w}, (float *[]){p->normed}, 1, p->gate, n);
+    fvi_lap(at, &s->times.weights);
+    return status;
 }
 
 static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, fv_phase phase) {
@@ -366,17 +376,24 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
     const llama *w = m->weights;
     const fvi_pass *p = &s->scratch;
     const int64_t d = m->facts.d_model;
+    double at = fvi_seconds();
     fv_status status = fvi_linear_rows(m->gemm, &w->embedding.w, tokens, n, p->x);
     make_rope_table(m, s->tokens.n, n, p->cos_sin);
+    fvi_lap(at, &s->times.embed);
     const float *add = NULL; /* what the layer before leaves to be added */
     for (int i = 0; i < w->n_layers && status == FV_OK; i++) {
+        at = fvi_seconds();
         fvi_rows_norm(m->ctx, n, d, p->x, add, w->layer[i].attn_norm, w->eps, p->normed);
+        fvi_lap(at, &s->times.rows);
         status = attend(s, i, n, phase);
+        at = fvi_seconds();
         if (status == FV_OK) {
             status = multiply(m, phase, (const fvi_linear *[]){&w->layer[i].o.w}, (float *[]){p->normed}, 1, p->mix, n);
+            at = fvi_lap(at, &s->times.weights);
         }
         if (status == FV_OK) {
             fvi_rows_norm(m->ctx, n, d, p->x, p->normed, w->layer[i].ffn_norm, w->eps, p->normed);
+            fvi_lap(at, &s->times.rows);
             status = feed_forward(s, i, n, phase);
         }
         add = p->normed;
@@ -385,7 +402,9 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
         }
     }
     if (status == FV_OK) {
+        at = fvi_seconds();
         fvi_rows_add(m->ctx, n, d, p->x, p->normed);
+        fvi_lap(at, &s->times.rows);
     }
     return status;
 }
