@@ -331,7 +331,7 @@ static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
     }
     at = fvi_lap(at, &s->times.weights);
     const fvi_rows_rope_args rope = {f->h_q, f->h_kv, f->d_k, w->rotated, f->rope_interleaved, p->cos_sin, p->q, p->k};
-    fvi_rows_rope(m->ctx, n, &rope);
+    fvi_rows_rope(m->ctx, &m->rowop, n, &rope);
     at = fvi_lap(at, &s->times.rows);
     const fv_tensor k = heads(p->k, f->h_kv, n, f->d_k), v = heads(p->v, f->h_kv, n, f->d_v);
     status = fv_cache_append(s->cache, layer, &k, &v);
@@ -383,7 +383,7 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
     const float *add = NULL; /* what the layer before leaves to be added */
     for (int i = 0; i < w->n_layers && status == FV_OK; i++) {
         at = fvi_seconds();
-        fvi_rows_norm(m->ctx, n, d, p->x, add, w->layer[i].attn_norm, w->eps, p->normed);
+        fvi_rows_norm(m->ctx, &m->rowop, n, d, p->x, add, w->layer[i].attn_norm, w->eps, p->normed);
         fvi_lap(at, &s->times.rows);
         status = attend(s, i, n, phase);
         at = fvi_seconds();
@@ -392,7 +392,7 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
             at = fvi_lap(at, &s->times.weights);
         }
         if (status == FV_OK) {
-            fvi_rows_norm(m->ctx, n, d, p->x, p->normed, w->layer[i].ffn_norm, w->eps, p->normed);
+            fvi_rows_norm(m->ctx, &m->rowop, n, d, p->x, p->normed, w->layer[i].ffn_norm, w->eps, p->normed);
             fvi_lap(at, &s->times.rows);
             status = feed_forward(s, i, n, phase);
         }
@@ -403,7 +403,7 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
     }
     if (status == FV_OK) {
         at = fvi_seconds();
-        fvi_rows_add(m->ctx, n, d, p->x, p->normed);
+        fvi_rows_add(m->ctx, &m->rowop, n, d, p->x, p->normed);
         fvi_lap(at, &s->times.rows);
     }
     return status;
@@ -412,7 +412,7 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
 static fv_status llama_head(fv_model *m, const float *hidden, int64_t n, fv_phase phase, float *normed, float *logits) {
     const llama *w = m->weights;
     const int64_t d = m->facts.d_model;
-    fvi_rmsnorm(n, d, hidden, w->norms + 2 * (int64_t)w->n_layers * d, w->eps, normed);
+    fvi_rmsnorm(&m->rowop, n, d, hidden, w->norms + 2 * (int64_t)w->n_layers * d, w->eps, normed);
     fv_status status = multiply(m, phase, (const fvi_linear *[]){head_of(w)}, (float *[]){logits}, 1, normed, n);
     return status == FV_OK && fvi_cancelled(m->ctx) ? fvi_fail(m->ctx, FV_ERR_CANCELLED, "cancelled in the head") : status;
 }
