@@ -266,6 +266,7 @@ typedef struct prompt_job {
     int n;
     const float *x;
     int64_t m;
+    int64_t parts;         /* items of a panel */
     int64_t first, blocks; /* passing: the blocks of the only matrix that are unpacked now, one in each room; else blocks is 0 */
     atomic_bool refused;
 } prompt_job;
@@ -326,24 +327,40 @@ static bool multiply(prompt_job *job, int i, int64_t block, const void *packed, 
     return ok;
 }
 
-/* Item: a panel of x, with all blocks of all matrices that are unpacked. */
+/* The job's n-th block that is unpacked: which matrix it is of, and its number there. False past the last. */
+static bool find_block(const prompt_job *job, int64_t n, int *matrix, int64_t *block) {
+    if (job->blocks > 0) {
+        *matrix = 0;
+        *block = job->first + n;
+        return n < job->blocks;
+    }
+    for (int i = 0; i < job->n; n -= job->w[i]->packed != NULL ? block_count(job->w[i]) : 0, i++) {
+        if (job->w[i]->packed != NULL && n < block_count(job->w[i])) {
+            *matrix = i;
+            *block = n;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Item: a panel of x with its part of the blocks that are unpacked. */
 static void panel_item(void *arg, int64_t item, int worker) {
     prompt_job *job = arg;
     panel p = panel_at(job->m, 0);
-    for (int64_t i = 0; i < item; i++) {
+    for (int64_t i = 0; i < item / job->parts; i++) {
         p = panel_at(job->m, p.first + p.rows);
     }
     load_panel(job, worker, &p);
-    for (int i = 0; i < job->n; i++) {
-        const fvi_linear *w = job->w[i];
-        int64_t end = job->blocks > 0 ? job->first + job->blocks : w->packed != NULL ? block_count(w) : 0;
-        for (int64_t block = job->first; block < end; block++) {
-            const char *packed = job->blocks > 0 ? job->gemm->rooms[block - job->first].packed
-                                                 : (const char *)w->packed + (size_t)block * packed_stride(job->gemm, w);
-            if (!multiply(job, i, block, packed, &p, worker)) {
-                atomic_store(&job->refused, true);
-                return;
-            }
+    int i;
+    int64_t block;
+    for (int64_t n = item % job->parts; find_block(job, n, &i, &block); n += job->parts) {
+        const char *packed = job->blocks > 0
+                                 ? job->gemm->rooms[block - job->first].packed
+                                 : (const char *)job->w[i]->packed + (size_t)block * packed_stride(job->gemm, job->w[i]);
+        if (!multiply(job, i, block, packed, &p, worker)) {
+            atomic_store(&job->refused, true);
+            return;
         }
     }
 }
@@ -364,6 +381,17 @@ static int64_t panel_count(int64_t m) {
     return n;
 }
 
+/* Where panels are fewer than threads' turns, each is met by several items that share the blocks. */
+static void run_panels(prompt_job *job) {
+    const int64_t panels = panel_count(job->m);
+    int64_t blocks = job->blocks;
+    for (int i = 0; job->blocks == 0 && i < job->n; i++) {
+        blocks += job->w[i]->packed != NULL ? block_count(job->w[i]) : 0;
+    }
+    job->parts = fvi_max(1, fvi_min(blocks, 2 * job->gemm->ctx->threads / fvi_max(panels, 1)));
+    fvi_parallel(job->gemm->ctx, panels * job->parts, panel_item, job);
+}
+
 /* As many blocks at a time as there are rooms. */
 static fv_status prompt_passing(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, const float *x, int64_t m) {
     prompt_job job = {.gemm = gemm, .w = w, .y = y, .n = 1, .x = x, .m = m};
@@ -371,7 +399,7 @@ static fv_status prompt_passing(fvi_gemm *gemm, const fvi_linear *const *w, floa
     for (; status == FV_OK && job.first < block_count(*w); job.first += job.blocks) {
         job.blocks = fvi_min(gemm->ctx->threads, block_count(*w) - job.first);
         fvi_parallel(gemm->ctx, job.blocks, passing_item, &job);
-        fvi_parallel(gemm->ctx, panel_count(m), panel_item, &job);
+        run_panels(&job);
         status = finish(gemm, *w, atomic_load(&job.refused));
     }
     return status;
@@ -380,7 +408,7 @@ static fv_status prompt_passing(fvi_gemm *gemm, const fvi_linear *const *w, floa
 /* All matrices have the same n_in and element type. */
 static fv_status prompt_alike(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x, int64_t m) {
     prompt_job job = {.gemm = gemm, .w = w, .y = y, .n = n, .x = x, .m = m};
-    fvi_parallel(gemm->ctx, panel_count(m), panel_item, &job);
+    run_panels(&job);
     fv_status status = finish(gemm, w[0], atomic_load(&job.refused));
     for (int i = 0; status == FV_OK && i < n; i++) {
         if (w[i]->packed == NULL) {

@@ -1,7 +1,8 @@
 /* op.h - array ops around attention. Forward now; an op's backward goes beside it in the same file.
  *
- * Rows are m, contiguous, of f32; ops take them and handle each row by itself: a row's bits do not depend on m, so callers may
- * cut rows over threads as they like. Outputs may be their input (in place), but not overlap it otherwise. */
+ * All but the table of angles take m contiguous rows of f32 and handle each row by itself: a row's bits depend neither on m nor
+ * on the level, so callers may cut rows over threads as they like. Outputs may be their input (in place), but not overlap it
+ * otherwise. */
 #ifndef FVI_OP_H
 #define FVI_OP_H
 
