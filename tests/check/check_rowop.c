@@ -106,6 +106,30 @@ static void check_convert(const fvi_convert_ops *ops, const char *level) {
     guard_free(&half);
 }
 
+/* Element by element; and that what is not there is zero. */
+static void check_pack(const fvi_convert_ops *ops, const char *level) {
+    static const int64_t sizes[][2] = {{1, 1}, {64, 32}, {65, 33}, {16, 512}, {7, 95}, {130, 64}};
+    for (int s = 0; s < 6; s++) {
+        const int64_t n = sizes[s][0], k = sizes[s][1], columns = fvi_round_up(k, 32);
+        guard w = guard_make((size_t)(n * k) * 2, 2, true), out = guard_make((size_t)fvi_convert_packed(n, k) * 2, 64, true);
+        uint16_t *wv = (uint16_t *)w.data, *ov = (uint16_t *)out.data;
+        for (int64_t i = 0; i < n * k; i++) {
+            wv[i] = (uint16_t)(i % 65521 + 1);
+        }
+        ops->pack(n, k, wv, ov);
+        for (int64_t r = 0; r < fvi_round_up(n, 64); r++) {
+            for (int64_t c = 0; c < columns; c++) {
+                uint16_t want = r < n && c < k ? wv[r * k + c] : 0;
+                uint16_t is = ov[r / 64 * 64 * columns + c / 2 * 128 + r % 64 * 2 + c % 2];
+                expect(is == want, "packed", level, is, want);
+            }
+        }
+        expect(guard_intact(&w) && guard_intact(&out), "guards of packed", level, 0, 1);
+        guard_free(&w);
+        guard_free(&out);
+    }
+}
+
 static void check_rmsnorm(const fvi_rowop_ops *ops, const char *level) {
     static const int64_t widths[] = {1, 15, 16, 33, 512};
     for (int c = 0; c < 5; c++) {
@@ -190,6 +214,7 @@ static void check_level(const fvi_rowop_ops *ops, const fvi_convert_ops *convert
     static const int64_t firsts[] = {0, 1000, (1 << 20) - 5}, widths[] = {2, 32, 64};
     check_exp(ops, level);
     check_convert(convert, level);
+    check_pack(convert, level);
     check_rmsnorm(ops, level);
     for (int i = 0; i < 9; i++) {
         check_rope(ops, true, firsts[i / 3], widths[i % 3]);
