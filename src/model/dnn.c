@@ -239,7 +239,7 @@ static int rows_agree(fvi_dnn *dnn, int number) {
                 memcpy((i < n_w ? w : x) + at * element, key->bf16 ? (void *)&half : (void *)&value, element);
             }
         }
-        agree = fvi_dnn_pack(dnn, number, 0, w, packed) ? 1 : -1;
+        agree = fvi_dnn_pack(dnn, number, 0, 0, key->n, w, packed) ? 1 : -1;
         for (int p = s->n_panels - 1; p >= 0 && agree == 1; p--) {
             agree = fvi_dnn_multiply(dnn, number, 0, s->panel[p].height, x, packed, y) ? 1 : -1;
             if (p == s->n_panels - 1) {
@@ -345,10 +345,12 @@ static bool execute(fvi_dnn *dnn, int worker, dnnl_primitive_t primitive, const 
     return ok;
 }
 
-bool fvi_dnn_pack(fvi_dnn *dnn, int number, int worker, const void *w, void *packed) {
+int64_t fvi_dnn_strip(const fvi_dnn *dnn, int number) { return dnn->shapes[number].ours ? 64 : dnn->shapes[number].key.n; }
+
+bool fvi_dnn_pack(fvi_dnn *dnn, int number, int worker, int64_t first, int64_t n, const void *w, void *packed) {
     const shape *s = &dnn->shapes[number];
     if (s->ours) {
-        dnn->convert.pack(s->key.n, s->key.k, w, packed);
+        dnn->convert.pack(n, s->key.k, w, (uint16_t *)packed + fvi_convert_packed(first, s->key.k));
         return true;
     }
     operand operands[] = {{DNNL_ARG_FROM, &s->plain, w},

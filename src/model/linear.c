@@ -135,9 +135,16 @@ static void unpack_rows(const fvi_convert_ops *convert, const fvi_linear *w, int
 
 /* False if oneDNN refused. */
 static bool unpack_block(fvi_gemm *gemm, const fvi_linear *w, int64_t block, int worker, void *packed) {
-    room *r = &gemm->rooms[worker];
-    unpack_rows(&gemm->convert, w, block * w->block, block_rows(w, block), in_bf16(gemm, w), r->rows);
-    return fvi_dnn_pack(gemm->dnn, block_shape(w, block), worker, r->rows, packed);
+    void *rows = gemm->rooms[worker].rows;
+    const int shape = block_shape(w, block);
+    const int64_t n = block_rows(w, block), strip = fvi_dnn_strip(gemm->dnn, shape);
+    bool ok = true;
+    for (int64_t first = 0; ok && first < n; first += strip) {
+        const int64_t some = fvi_min(strip, n - first);
+        unpack_rows(&gemm->convert, w, block * w->block + first, some, in_bf16(gemm, w), rows);
+        ok = fvi_dnn_pack(gemm->dnn, shape, worker, first, some, rows, packed);
+    }
+    return ok;
 }
 
 static bool grow_part(fvi_gemm *gemm, size_t offset, size_t *bytes, size_t need) {
@@ -244,9 +251,10 @@ fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
     }
     if (status == FV_OK) {
         size_t row = (size_t)w->n_in * element_bytes(gemm, w);
+        const int64_t strip = fvi_dnn_strip(gemm->dnn, w->shape), last_strip = fvi_dnn_strip(gemm->dnn, w->last_shape);
         bool ok = grow_step(gemm, w) && grow_part(gemm, offsetof(room, x), &gemm->x_bytes, FVI_DNN_TALLEST * row) &&
                   grow_part(gemm, offsetof(room, y), &gemm->y_bytes, FVI_DNN_LOWEST * (size_t)w->n_out * sizeof(float)) &&
-                  grow_part(gemm, offsetof(room, rows), &gemm->rows_bytes, (size_t)w->block * row);
+                  grow_part(gemm, offsetof(room, rows), &gemm->rows_bytes, (size_t)fvi_max(strip, last_strip) * row);
         status = ok ? keep_unpacked(gemm, w) : fvi_fail(gemm->ctx, FV_ERR_MEMORY, "no memory for the weight products' scratch");
     }
     if (status == FV_OK && w->packed == NULL &&
@@ -381,6 +389,17 @@ static int64_t panel_count(int64_t m) {
     return n;
 }
 
+/* Item: a block of the job's only matrix, unpacked and met by the only panel at once, on the worker that has it in its cache. */
+static void single_item(void *arg, int64_t block, int worker) {
+    prompt_job *job = arg;
+    panel p = panel_at(job->m, 0);
+    void *packed = job->gemm->rooms[worker].packed;
+    load_panel(job, worker, &p);
+    if (!unpack_block(job->gemm, job->w[0], block, worker, packed) || !multiply(job, 0, block, packed, &p, worker)) {
+        atomic_store(&job->refused, true);
+    }
+}
+
 /* Where panels are fewer than threads' turns, each is met by several items that share the blocks. */
 static void run_panels(prompt_job *job) {
     const int64_t panels = panel_count(job->m);
@@ -395,6 +414,10 @@ static void run_panels(prompt_job *job) {
 /* As many blocks at a time as there are rooms. */
 static fv_status prompt_passing(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, const float *x, int64_t m) {
     prompt_job job = {.gemm = gemm, .w = w, .y = y, .n = 1, .x = x, .m = m};
+    if (panel_count(m) == 1) {
+        fvi_parallel(gemm->ctx, block_count(*w), single_item, &job);
+        return finish(gemm, *w, atomic_load(&job.refused));
+    }
     fv_status status = FV_OK;
     for (; status == FV_OK && job.first < block_count(*w); job.first += job.blocks) {
         job.blocks = fvi_min(gemm->ctx->threads, block_count(*w) - job.first);
