@@ -132,7 +132,7 @@ static dnnl_status_t make_matmul(fvi_dnn *dnn, shape *s, int64_t height, matmul 
     dnnl_status_t status =
         dnnl_memory_desc_init_by_strides(&p->x, 2, (dnnl_dims_t){height, key->k}, type, (dnnl_dims_t){key->k, 1});
     if (status == dnnl_success) {
-        status = dnnl_memory_desc_init_by_strides(&p->y, 2, (dnnl_dims_t){height, key->n}, dnnl_f32, (dnnl_dims_t){key->ldc, 1});
+        status = dnnl_memory_desc_init_by_strides(&p->y, 2, (dnnl_dims_t){height, key->n}, dnnl_f32, (dnnl_dims_t){key->n, 1});
     }
     if (status == dnnl_success) {
         status = dnnl_matmul_desc_init(&desc, &p->x, &s->packed, NULL, &p->y);
@@ -221,7 +221,7 @@ static bool grow_scratch(fvi_dnn *dnn, const shape *s) {
 static int rows_agree(fvi_dnn *dnn, int number) {
     const shape *s = &dnn->shapes[number];
     const fvi_dnn_key *key = &s->key;
-    size_t n_w = (size_t)(key->n * key->k), n_x = (size_t)(FVI_DNN_TALLEST * key->k), n_y = (size_t)(FVI_DNN_TALLEST * key->ldc);
+    size_t n_w = (size_t)(key->n * key->k), n_x = (size_t)(FVI_DNN_TALLEST * key->k), n_y = (size_t)(FVI_DNN_TALLEST * key->n);
     size_t element = key->bf16 ? 2 : 4, packed_bytes = fvi_dnn_packed_bytes(dnn, number);
     char *w = fvi_alloc(dnn->ctx, n_w, element), *x = fvi_alloc(dnn->ctx, n_x, element);
     char *packed = fvi_alloc(dnn->ctx, packed_bytes, 1);
@@ -246,7 +246,7 @@ static int rows_agree(fvi_dnn *dnn, int number) {
                 memcpy(first, y, (size_t)key->n * sizeof *y);
             }
             for (int64_t r = 0; agree == 1 && r < s->panel[p].height; r++) {
-                agree = memcmp(first, y + r * key->ldc, (size_t)key->n * sizeof *y) == 0;
+                agree = memcmp(first, y + r * key->n, (size_t)key->n * sizeof *y) == 0;
             }
         }
     }
@@ -274,7 +274,7 @@ static dnnl_status_t start_shape(fvi_dnn *dnn, shape *s, const int64_t *height, 
 fv_status fvi_dnn_shape(fvi_dnn *dnn, fvi_dnn_key key, int *out) {
     for (int64_t i = 0; i < dnn->n_shapes; i++) {
         const fvi_dnn_key *has = &dnn->shapes[i].key;
-        if (has->n == key.n && has->k == key.k && has->ldc == key.ldc && has->bf16 == key.bf16) {
+        if (has->n == key.n && has->k == key.k && has->bf16 == key.bf16) {
             *out = (int)i;
             return FV_OK;
         }

@@ -14,9 +14,10 @@ enum { FVI_DNN_HEIGHTS = 3, FVI_DNN_TALLEST = 128, FVI_DNN_MIDDLE = 32, FVI_DNN_
 
 typedef struct fvi_dnn fvi_dnn;
 
-/* y (h, n) with rows ldc floats apart = x (h, k) W^T, W (n, k); x and W in f32 or bf16, sums and y in f32. */
+/* y (h, n) = x (h, k) W^T, W (n, k), all contiguous; x and W in f32 or bf16, sums and y in f32. (Rows of y that lie further apart
+ * would keep oneDNN 2.6 from its fastest kernels.) */
 typedef struct fvi_dnn_key {
-    int64_t n, k, ldc;
+    int64_t n, k;
     bool bf16;
 } fvi_dnn_key;
 

@@ -1,5 +1,5 @@
-/* linear.c - see linear.h. For prompts a matrix is cut into blocks of rows of about a million weights, kept unpacked or unpacked
- * when they are met: both are the same products of the same blocks. A block meets the rows of x in dnn.h's panels. */
+/* linear.c - see linear.h. For prompts a large matrix is cut into blocks of rows, kept unpacked or unpacked when they are met:
+ * both are the same products of the same blocks. A block meets the rows of x in dnn.h's panels. */
 #include "model/linear.h"
 
 #include "base/threads.h"
@@ -10,8 +10,9 @@
 #include <string.h>
 
 enum {
-    BLOCK_WEIGHTS = 1 << 20, /* with 512 inputs 2048 rows; a worker's two scratch blocks then fit the second-level cache's size */
-    BLOCK_ROWS = 2048,
+    BLOCK_WEIGHTS = 1 << 18, /* with 512 inputs 512 rows: as bf16 half a second-level cache */
+    WHOLE_WEIGHTS = 1 << 20,
+    WHOLE_ROWS = 2048, /* up to these a matrix is one block, whose products need no copy */
     STEP_LEAST = 16 << 10,
     STEP_MOST = 1 << 20 /* bytes of weights in one item of a step: 0.3 to 20 microseconds */
 };
@@ -235,15 +236,15 @@ fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
     if ((unsigned)w->dtype >= FV_DTYPE_COUNT || (gemm->matvec.rows[w->dtype] == NULL && gemm->matvec.dots[w->dtype] == NULL)) {
         return refuse_type(gemm, w);
     }
-    if (w->n_in < 1 || w->n_out < 1 || w->n_in > BLOCK_WEIGHTS || w->n_out > INT32_MAX ||
+    if (w->n_in < 1 || w->n_out < 1 || w->n_in > WHOLE_WEIGHTS || w->n_out > INT32_MAX ||
         fv_dtype_bytes(w->dtype, w->n_in) == 0) {
         return fvi_fail(gemm->ctx, FV_ERR_UNSUPPORTED,
                         "%s has %lld x %lld weights; rows hold 1 to %d, in blocks of 32 if quantised", name, (long long)w->n_out,
-                        (long long)w->n_in, BLOCK_WEIGHTS);
+                        (long long)w->n_in, WHOLE_WEIGHTS);
     }
-    int64_t block = fvi_min(BLOCK_ROWS, fvi_max(BLOCK_WEIGHTS / w->n_in, 64) / 64 * 64);
-    w->block = fvi_min(block, w->n_out);
-    fvi_dnn_key key = {w->block, w->n_in, w->n_out, in_bf16(gemm, w)};
+    const bool whole = w->n_out <= WHOLE_ROWS && w->n_out * w->n_in <= WHOLE_WEIGHTS;
+    w->block = whole ? w->n_out : fvi_min(fvi_max(BLOCK_WEIGHTS / w->n_in, 64) / 64 * 64, w->n_out);
+    fvi_dnn_key key = {w->block, w->n_in, in_bf16(gemm, w)};
     fv_status status = fvi_dnn_shape(gemm->dnn, key, &w->shape);
     if (status == FV_OK) {
         key.n = block_rows(w, block_count(w) - 1);
@@ -251,9 +252,10 @@ fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
     }
     if (status == FV_OK) {
         size_t row = (size_t)w->n_in * element_bytes(gemm, w);
+        const int64_t y_rows = block_count(w) == 1 ? FVI_DNN_LOWEST : FVI_DNN_TALLEST;
         const int64_t strip = fvi_dnn_strip(gemm->dnn, w->shape), last_strip = fvi_dnn_strip(gemm->dnn, w->last_shape);
         bool ok = grow_step(gemm, w) && grow_part(gemm, offsetof(room, x), &gemm->x_bytes, FVI_DNN_TALLEST * row) &&
-                  grow_part(gemm, offsetof(room, y), &gemm->y_bytes, FVI_DNN_LOWEST * (size_t)w->n_out * sizeof(float)) &&
+                  grow_part(gemm, offsetof(room, y), &gemm->y_bytes, (size_t)(y_rows * w->block) * sizeof(float)) &&
                   grow_part(gemm, offsetof(room, rows), &gemm->rows_bytes, (size_t)fvi_max(strip, last_strip) * row);
         status = ok ? keep_unpacked(gemm, w) : fvi_fail(gemm->ctx, FV_ERR_MEMORY, "no memory for the weight products' scratch");
     }
@@ -314,23 +316,24 @@ static void load_panel(const prompt_job *job, int worker, panel *p) {
     }
 }
 
-/* One block of w[i] with one panel of x; a panel that is not full goes by way of the room. */
+/* One block of w[i] with one panel of x. y is made in place where the block is the whole matrix and the panel full, else by way
+ * of the room. */
 static bool multiply(prompt_job *job, int i, int64_t block, const void *packed, const panel *p, int worker) {
     fvi_gemm *gemm = job->gemm;
     const fvi_linear *w = job->w[i];
-    bool full = p->rows == p->height;
-    float *y = full ? job->y[i] + p->first * w->n_out + block * w->block : gemm->rooms[worker].y;
-    int shape = block_shape(w, block);
+    const bool direct = p->rows == p->height && block_count(w) == 1;
+    const int shape = block_shape(w, block);
+    const int64_t n = block_rows(w, block);
+    float *to = job->y[i] + p->first * w->n_out + block * w->block, *y = direct ? to : gemm->rooms[worker].y;
     size_t x_row = (size_t)w->n_in * element_bytes(gemm, w);
     bool ok = true;
     for (int64_t r = 0; ok && r < p->height;) {
         int64_t height = fvi_dnn_height(gemm->dnn, shape, p->height - r);
-        ok = fvi_dnn_multiply(gemm->dnn, shape, worker, height, (const char *)p->x + (size_t)r * x_row, packed, y + r * w->n_out);
+        ok = fvi_dnn_multiply(gemm->dnn, shape, worker, height, (const char *)p->x + (size_t)r * x_row, packed, y + r * n);
         r += height;
     }
-    for (int64_t r = 0; ok && !full && r < p->rows; r++) {
-        memcpy(job->y[i] + (p->first + r) * w->n_out + block * w->block, y + r * w->n_out,
-               (size_t)block_rows(w, block) * sizeof *y);
+    for (int64_t r = 0; ok && !direct && r < p->rows; r++) {
+        memcpy(to + r * w->n_out, y + r * n, (size_t)n * sizeof *y);
     }
     return ok;
 }
