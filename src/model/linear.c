@@ -524,7 +524,7 @@ fv_status fvi_linear_rows(fvi_gemm *gemm, const fvi_linear *w, const int32_t *id
             return fvi_fail(gemm->ctx, FV_ERR_RANGE, "row %d of %s: there are %lld", (int)id[i],
                             w->name == NULL ? "a matrix" : w->name, (long long)w->n_out);
         }
-        if (!fvi_convert_to_f32(w->dtype, (const char *)w->data + (size_t)id[i] * stride, w->n_in, out + i * w->n_in)) {
+        if (!gemm->convert.to_f32(w->dtype, (const char *)w->data + (size_t)id[i] * stride, w->n_in, out + i * w->n_in)) {
             return refuse_type(gemm, w);
         }
     }

@@ -3,6 +3,7 @@
  *
  * Files of this architecture hold Q and K with their rows permuted for interleaved rotary pairs. A file whose rows are in the
  * half-split order of other families says so by the key fovea.rope.half_split. */
+#include "base/threads.h"
 #include "model/bind.h"
 #include "model/rows.h"
 #include "model/session.h"
@@ -283,7 +284,7 @@ static size_t llama_scratch(const fv_model *m, int64_t rows, void *base, fvi_pas
     return used;
 }
 
-/* The table of one pass. With factors of its own for each frequency (rope_freqs) it is made here, in double as well. */
+/* Rows of the table of a pass. With factors of its own for each frequency (rope_freqs) it is made here, in double as well. */
 static void make_rope_table(const fv_model *m, int64_t first, int64_t n, float *cos_sin) {
     const llama *w = m->weights;
     if (w->frequency_factor == NULL) {
@@ -299,6 +300,21 @@ static void make_rope_table(const fv_model *m, int64_t first, int64_t n, float *
             cos_sin[i * w->rotated + 2 * j + 1] = (float)sin(angle);
         }
     }
+}
+
+typedef struct table_job {
+    const fv_model *m;
+    int64_t first, n;
+    float *cos_sin;
+} table_job;
+
+enum { TABLE_ROWS = 64 }; /* an item: its frequencies are worth one row's sines */
+
+static void table_item(void *arg, int64_t item, int worker) {
+    const table_job *job = arg;
+    const int64_t from = item * TABLE_ROWS, rotated = ((const llama *)job->m->weights)->rotated;
+    (void)worker;
+    make_rope_table(job->m, job->first + from, fvi_min(TABLE_ROWS, job->n - from), job->cos_sin + from * rotated);
 }
 
 /* y[i] = w[i] x for matrices over the same x. */
@@ -378,7 +394,8 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
     const int64_t d = m->facts.d_model;
     double at = fvi_seconds();
     fv_status status = fvi_linear_rows(m->gemm, &w->embedding.w, tokens, n, p->x);
-    make_rope_table(m, s->tokens.n, n, p->cos_sin);
+    table_job table = {m, s->tokens.n, n, p->cos_sin};
+    fvi_parallel(m->ctx, fvi_ceil_div(n, TABLE_ROWS), table_item, &table);
     fvi_lap(at, &s->times.embed);
     const float *add = NULL; /* what the layer before leaves to be added */
     for (int i = 0; i < w->n_layers && status == FV_OK; i++) {
