@@ -160,3 +160,7 @@ void fv_plan_destroy(fv_plan *plan) {
 }
 
 size_t fv_plan_workspace(const fv_plan *plan) { return plan->at.bytes; }
+
+const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v) {
+    return plan->ops[plan->has_half && k == FV_BF16 && v == FV_BF16].name;
+}
