@@ -209,6 +209,15 @@ FV_API size_t fv_plan_workspace(const fv_plan *plan);
 /* The form of the tile kernel that a run with K and V of these dtypes takes: "c", "avx2", "avx512" (f32 arithmetic), "avx512bf16"
  * or "amx" (products of bf16 pairs). Never NULL. */
 FV_API const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v);
+/* The tile that a plan works in: what stays in the caches while K and V pass by. A run may take smaller tiles, so that all
+ * threads have work. */
+typedef struct fv_tile_facts {
+    int64_t rows;       /* query positions times query heads of a group */
+    int64_t keys;       /* of one leaf */
+    size_t score_bytes; /* the scores of a leaf against the rows that are worked on at once */
+    size_t state_bytes; /* running maximum, sum and output of all rows */
+} fv_tile_facts;
+FV_API void fv_plan_tile(const fv_plan *plan, fv_tile_facts *out);
 
 /* What the last run visited. Pairs are (query head row, key). */
 typedef struct fv_run_stats {
