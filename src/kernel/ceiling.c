@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* SPINS: a few microseconds; a worker that waits longer lets others run. LONG: seconds after which LEAST rounds are enough. */
-enum { ROUNDS = 48, LEAST = 5, STEPS = 100000, SPINS = 2000, HUGE_PAGE = 2 << 20 };
+enum { ROUNDS = 48, LEAST = 3, STEPS = 100000, SPINS = 2000, HUGE_PAGE = 2 << 20 };
 static const double LONG = 0.25;
 
 typedef struct spell {
