@@ -11,8 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 typedef struct build {
     const char *path;
     double value[BENCH_RUNS_MAX];
