@@ -39,7 +39,6 @@ typedef struct bench_row {
 /* ---- the machine, and what has been told so far ---- */
 
 typedef struct bench_case bench_case;
-typedef struct bench_model_state bench_model_state;
 
 typedef struct bench_machine {
     fv_context *ctx;
@@ -116,9 +115,14 @@ typedef struct bench_arena {
 } bench_arena;
 /* q: n_q rows; K and V: c->n rows, in a cache if c->cached. 0 or the exit code. */
 int bench_arena_make(const bench_machine *m, const bench_case *c, const fv_problem *p, bench_arena *a);
+/* The plan and its workspace alone, for an arena that borrows the other buffers. */
+int bench_arena_plan(const bench_machine *m, const fv_problem *p, bench_arena *a);
 void bench_arena_free(bench_arena *a);
-/* Times m->runs runs after one to warm up, what is short repeated until it lasts 20 ms; seconds in the order of the runs. */
-int bench_time(const bench_machine *m, bench_arena *a, double *seconds);
+/* Times m->runs runs of each of n arenas in turn, after one to warm up, what is short repeated until it lasts 20 ms; seconds[t]
+ * in the order of the runs. */
+enum { BENCH_ARENAS = 2 };
+int bench_time(const bench_machine *m, bench_arena *const *arenas, double *const *seconds, int n);
+int bench_time_one(const bench_machine *m, bench_arena *a, double *seconds);
 
 /* ---- time and telling ---- */
 

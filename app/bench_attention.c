@@ -14,7 +14,7 @@ static int measure_prompt(bench_machine *m, const bench_case *c) {
     double seconds[BENCH_RUNS_MAX];
     fv_problem p = bench_problem(c, c->n, FV_PREFILL);
     int code = bench_arena_make(m, c, &p, &a);
-    code = code ? code : bench_time(m, &a, seconds);
+    code = code ? code : bench_time_one(m, &a, seconds);
     bench_row row = {.unit = "GFLOP/s", .runs = m->runs};
     if (!code) {
         snprintf(row.name, sizeof row.name, "%s", c->name);

@@ -26,7 +26,7 @@ static int measure_one(bench_machine *m, const bench_case *c) {
     double seconds[BENCH_RUNS_MAX];
     fv_problem p = bench_problem(c, 1, FV_DECODE);
     int code = bench_arena_make(m, c, &p, &a);
-    code = code ? code : bench_time(m, &a, seconds);
+    code = code ? code : bench_time_one(m, &a, seconds);
     code = code ? code : tell_rate(m, c, seconds);
     bench_arena_free(&a);
     return code;
@@ -48,7 +48,8 @@ static void add_one(fv_context *ctx, bench_list *list, fv_dtype dtype, const int
 
 /* ---- batches ---- */
 
-enum { SEQUENCES = 8 };
+enum { SEQUENCES = 8, UNEVEN = 0, EVEN = 1, RATIO = 2 };
+static const char *const batch_names[] = {"uneven", "even", "ratio"};
 static const int32_t uneven[SEQUENCES] = {100, 300, 1000, 4000, 12000, 30000, 60000, 100000};
 
 /* The same total either way; 8 does not divide it, and the first ones get one key more. */
@@ -76,55 +77,58 @@ static fv_problem batch_problem(const bench_case *c, bool even, int32_t *q_start
     return p;
 }
 
-/* After both: the speed of uneven lengths as a share of the even ones'. */
-static int tell_ratio(bench_machine *m, const bench_case *c) {
-    char name[BENCH_NAME], *kind;
-    const bench_row *even = NULL, *odd = NULL;
-    snprintf(name, sizeof name, "%s", c->name);
-    kind = strstr(name, "/even/");
-    for (int i = 0; kind && i < m->n_told; i++) {
-        const bench_row *row = &m->told[i];
-        even = strcmp(row->name, name) == 0 ? row : even;
-        bool same = strncmp(row->name, name, (size_t)(kind - name)) == 0 &&
-                    strncmp(row->name + (kind - name), "/uneven/", 8) == 0 &&
-                    strcmp(row->name + (kind - name) + 8, kind + 6) == 0;
-        odd = same ? row : odd;
-    }
-    if (!even || !odd) {
-        return 0;
-    }
-    bench_row row = {.unit = "x", .ceiling = {"even", 1}, .runs = m->runs};
-    snprintf(row.name, sizeof row.name, "%.*s/ratio/%s", (int)(kind - name), name, kind + 6);
-    row.value = (bench_spread){odd->value.least / even->value.most, odd->value.lower / even->value.upper,
-                               odd->value.median / even->value.median, odd->value.upper / even->value.lower,
-                               odd->value.most / even->value.least};
-    return bench_tell(m, &row);
-}
-
 static int measure_batch(bench_machine *m, const bench_case *c) {
     bench_arena a = {0};
     double seconds[BENCH_RUNS_MAX];
     int32_t q_start[SEQUENCES + 1], k_start[SEQUENCES + 1];
-    fv_problem p = batch_problem(c, c->variant, q_start, k_start);
+    fv_problem p = batch_problem(c, c->variant == EVEN, q_start, k_start);
     int code = bench_arena_make(m, c, &p, &a);
     a.run.q_start = q_start;
     a.run.k_start = k_start;
-    code = code ? code : bench_time(m, &a, seconds);
+    code = code ? code : bench_time_one(m, &a, seconds);
     code = code ? code : tell_rate(m, c, seconds);
     bench_arena_free(&a);
-    return code ? code : tell_ratio(m, c);
+    return code;
 }
 
-static void add_batch(fv_context *ctx, bench_list *list, fv_dtype dtype, const int64_t shape[3], bool even) {
+/* Both in turn, on the same K and V: the speed of uneven lengths as a share of the even ones'. */
+static int measure_ratio(bench_machine *m, const bench_case *c) {
+    bench_arena a = {0}, b = {0};
+    double odd[BENCH_RUNS_MAX], even[BENCH_RUNS_MAX], ratios[BENCH_RUNS_MAX];
+    int32_t q_start[SEQUENCES + 1], odd_start[SEQUENCES + 1], even_start[SEQUENCES + 1];
+    fv_problem p = batch_problem(c, false, q_start, odd_start);
+    int code = bench_arena_make(m, c, &p, &a);
+    b.run = a.run;
+    p = batch_problem(c, true, q_start, even_start);
+    code = code ? code : bench_arena_plan(m, &p, &b);
+    a.run.q_start = b.run.q_start = q_start;
+    a.run.k_start = odd_start;
+    b.run.k_start = even_start;
+    code = code ? code : bench_time(m, (bench_arena *const[]){&a, &b}, (double *const[]){odd, even}, 2);
+    if (!code) {
+        for (int i = 0; i < m->runs; i++) {
+            ratios[i] = even[i] / odd[i];
+        }
+        bench_row row = {.unit = "x", .value = bench_spread_of(ratios, m->runs), .ceiling = {"even", 1}, .runs = m->runs};
+        snprintf(row.name, sizeof row.name, "%s", c->name);
+        code = bench_tell(m, &row);
+    }
+    bench_arena_free(&b);
+    bench_arena_free(&a);
+    return code;
+}
+
+static void add_batch(fv_context *ctx, bench_list *list, fv_dtype dtype, const int64_t shape[3], int kind) {
     int32_t q_start[SEQUENCES + 1], k_start[SEQUENCES + 1];
-    bench_case c = {"decode", measure_batch, dtype, shape[0], shape[1], shape[2], .variant = even};
-    batch_starts(even, q_start, k_start);
+    bench_case c = {"decode",       kind == RATIO ? measure_ratio : measure_batch, dtype, shape[0], shape[1], shape[2],
+                    .variant = kind};
+    batch_starts(kind == EVEN, q_start, k_start);
     c.n = k_start[SEQUENCES];
     char text[BENCH_NAME];
-    fv_problem p = batch_problem(&c, even, q_start, k_start);
-    snprintf(c.name, sizeof c.name, "decode/batch8/%s/%.60s/%s", even ? "even" : "uneven", bench_shape(&c, text),
+    fv_problem p = batch_problem(&c, kind == EVEN, q_start, k_start);
+    snprintf(c.name, sizeof c.name, "decode/batch8/%s/%.60s/%s", batch_names[kind], bench_shape(&c, text),
              bench_kernel(ctx, &p, dtype));
-    c.cost = 0.3 + 12 * kv_bytes(&c) / 2e10;
+    c.cost = 0.3 + (kind == RATIO ? 24 : 12) * kv_bytes(&c) / 2e10;
     bench_list_add(list, &c);
 }
 
@@ -142,8 +146,9 @@ void bench_decode_add(fv_context *ctx, bench_list *list) {
     static const int64_t batches[][3] = {{32, 8, 128}, {8, 2, 64}};
     for (int s = 0; s < CLI_COUNT(batches); s++) {
         for (int t = 0; t < 2; t++) {
-            add_batch(ctx, list, dtypes[t], batches[s], false);
-            add_batch(ctx, list, dtypes[t], batches[s], true);
+            for (int kind = UNEVEN; kind <= RATIO; kind++) {
+                add_batch(ctx, list, dtypes[t], batches[s], kind);
+            }
         }
     }
 }

@@ -151,7 +151,7 @@ static int measure_mask(bench_machine *m, const bench_case *c) {
         a.run.q_start = a.run.k_start = d.start;
     }
     a.run.stats = &stats;
-    code = code ? code : bench_time(m, &a, seconds);
+    code = code ? code : bench_time_one(m, &a, seconds);
     if (!code) {
         pairs = p.has_bias ? pairs : (double)stats.eligible_pairs / (double)c->h_q;
         bench_row row = {.unit = "GFLOP/s", .runs = m->runs, .extra = {{"density", pairs / (double)c->n / (double)c->n}}};

@@ -133,6 +133,16 @@ static fv_status fill_cache(const bench_machine *m, const bench_case *c, fv_dtyp
     return status;
 }
 
+int bench_arena_plan(const bench_machine *m, const fv_problem *p, bench_arena *a) {
+    fv_status status = fv_plan_create(m->ctx, p, &a->plan);
+    if (status) {
+        return terminal_status(m->ctx, status);
+    }
+    a->workspace_bytes = fv_plan_workspace(a->plan);
+    a->workspace = bench_memory(m, a->workspace_bytes);
+    return a->workspace ? 0 : EXIT_RUNTIME;
+}
+
 int bench_arena_make(const bench_machine *m, const bench_case *c, const fv_problem *p, bench_arena *a) {
     bool plain = c->dtype == FV_F32 || c->dtype == FV_F16 || c->dtype == FV_BF16;
     fv_dtype source = plain ? c->dtype : FV_F16;
@@ -146,12 +156,9 @@ int bench_arena_make(const bench_machine *m, const bench_case *c, const fv_probl
         return EXIT_RUNTIME;
     }
     fv_status status = c->cached ? fill_cache(m, c, source, a) : FV_OK;
-    status = status ? status : fv_plan_create(m->ctx, p, &a->plan);
     if (status) {
         return terminal_status(m->ctx, status);
     }
-    a->workspace_bytes = fv_plan_workspace(a->plan);
-    a->workspace = bench_memory(m, a->workspace_bytes);
     a->run = (fv_run){
         .q = fv_tensor_view(a->q, source, 1, c->h_q, rows, c->d),
         .k = fv_tensor_view(a->k, source, 1, c->h_kv, kept, c->d),
@@ -159,25 +166,43 @@ int bench_arena_make(const bench_machine *m, const bench_case *c, const fv_probl
         .out = fv_tensor_view(a->out, FV_F32, 1, c->h_q, rows, c->d),
         .cache = a->cache,
     };
-    return a->workspace ? 0 : EXIT_RUNTIME;
+    return bench_arena_plan(m, p, a);
 }
 
-int bench_time(const bench_machine *m, bench_arena *a, double *seconds) {
+static fv_status run_plan(bench_arena *a) { return fv_plan_run(a->plan, &a->run, a->workspace, a->workspace_bytes); }
+
+/* How often to repeat a run so that it lasts 20 ms. */
+static fv_status warm_up(bench_arena *a, int *repeat) {
     double began = bench_now();
-    fv_status status = fv_plan_run(a->plan, &a->run, a->workspace, a->workspace_bytes);
+    fv_status status = run_plan(a);
     if (!status && bench_now() - began < 0.02) { /* the first run also brings the pages in: too slow to count by */
         began = bench_now();
-        status = fv_plan_run(a->plan, &a->run, a->workspace, a->workspace_bytes);
+        status = run_plan(a);
     }
     double once = bench_now() - began;
-    int repeat = once < 0.02 ? 1 + (int)(0.02 / (once + 1e-6)) : 1;
+    *repeat = once < 0.02 ? 1 + (int)(0.02 / (once + 1e-6)) : 1;
+    return status;
+}
+
+int bench_time(const bench_machine *m, bench_arena *const *arenas, double *const *seconds, int n) {
+    int repeat[BENCH_ARENAS] = {1};
+    fv_status status = FV_OK;
+    for (int t = 0; t < n && !status; t++) {
+        status = warm_up(arenas[t], &repeat[t]);
+    }
     for (int i = 0; i < m->runs && !status; i++) {
         status = bench_progress(m, i);
-        began = bench_now();
-        for (int k = 0; k < repeat && !status; k++) {
-            status = fv_plan_run(a->plan, &a->run, a->workspace, a->workspace_bytes);
+        for (int t = 0; t < n && !status; t++) {
+            double began = bench_now();
+            for (int k = 0; k < repeat[t] && !status; k++) {
+                status = run_plan(arenas[t]);
+            }
+            seconds[t][i] = (bench_now() - began) / repeat[t];
         }
-        seconds[i] = (bench_now() - began) / repeat;
     }
     return status ? terminal_status(m->ctx, status) : 0;
+}
+
+int bench_time_one(const bench_machine *m, bench_arena *a, double *seconds) {
+    return bench_time(m, (bench_arena *const[]){a}, (double *const[]){seconds}, 1);
 }

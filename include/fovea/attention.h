@@ -206,8 +206,8 @@ FV_API fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_p
 FV_API void fv_plan_destroy(fv_plan *plan);
 /* Bytes that fv_plan_run needs; independent of n_q x n_kv (it grows with threads, widths and n_kv / 4096). */
 FV_API size_t fv_plan_workspace(const fv_plan *plan);
-/* The form of the tile kernel that a run with K and V of these dtypes takes: "c", "avx2", "avx512" (f32 arithmetic), "avx512bf16"
- * or "amx" (products of bf16 pairs). Never NULL. */
+/* The form of the kernel that a run with K and V of these dtypes takes: "c", "avx2", "avx512" (f32 arithmetic), "avx512bf16" or
+ * "amx" (products of bf16 pairs), "avx512vnni" (of bytes); with FV_DECODE that of K. Never NULL. */
 FV_API const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v);
 /* The tile that a plan works in: what stays in the caches while K and V pass by. A run may take smaller tiles, so that all
  * threads have work. */
