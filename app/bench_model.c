@@ -4,16 +4,18 @@
 
 #include "common.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
-enum { STEPS = 32 };
+enum { STEPS = 32, PROMPT = 0, GENERATE = 1 };
 
-static double prompt_ceiling(const fv_ceilings *c, const fv_model_facts *f, int64_t n, const char **name) {
-    bool bf16 = c->dot_bf16 > 0;
+/* The model's own tokens a second, if all arithmetic ran at the rate of the fastest product. */
+static bench_ceiling prompt_ceiling(const fv_ceilings *c, const fv_model_facts *f, int64_t n) {
     double weights = 2 * (double)(f->parameters - f->n_vocab * f->d_model);
     double attention = (double)n * (double)(f->d_k + f->d_v) * (double)f->h_q * f->layers;
-    *name = bf16 ? "dot_bf16" : "fma_f32";
-    return (bf16 ? c->dot_bf16 : c->fma_f32) / (weights + attention);
+    bench_ceiling fastest = bench_kernel_ceiling(c, c->amx_bf16 > 0 ? "amx" : c->dot_bf16 > 0 ? "avx512bf16" : "c");
+    fastest.value *= 1e9 / (weights + attention);
+    return fastest;
 }
 
 /* Seconds of one prompt, or of one generated token after a prompt of n. */
@@ -22,58 +24,77 @@ static fv_status time_once(const bench_case *c, fv_session *session, const int32
     fv_status status = fv_session_rollback(session, 0);
     status = status ? status : fv_session_feed(session, ids, c->n, NULL);
     status = status ? status : fv_session_finish(session);
-    if (c->kind == BENCH_GENERATE) {
+    if (c->variant == GENERATE) {
         began = bench_now();
         for (int i = 0; i < STEPS && !status; i++) {
             status = fv_session_step(session, ids[i % 16]);
         }
     }
-    *seconds = (bench_now() - began) / (c->kind == BENCH_GENERATE ? STEPS : 1);
+    *seconds = (bench_now() - began) / (c->variant == GENERATE ? STEPS : 1);
     return status;
 }
 
-static fv_status time_runs(const bench_machine *m, const bench_case *c, fv_model *model, const int32_t *ids, double *seconds) {
-    double times[BENCH_RUNS_MAX];
+static fv_status time_runs(const bench_machine *m, const bench_case *c, const int32_t *ids, double *times) {
     fv_session_options options = fv_session_options_default();
     fv_session *session = NULL;
-    fv_status status = fv_session_create(model, &options, &session);
+    fv_status status = fv_session_create(m->model, &options, &session);
     for (int i = -1; i < m->runs && !status; i++) {
         status = bench_progress(m, i);
         status = status ? status : time_once(c, session, ids, &times[i < 0 ? 0 : i]);
     }
     fv_session_destroy(session);
-    if (!status) {
-        *seconds = bench_median(times, m->runs);
-    }
     return status;
 }
 
-int bench_model(const bench_machine *m, const bench_case *c, fv_model *model, bench_result *out) {
+static int tell(bench_machine *m, const bench_case *c, const fv_model_facts *facts, double *times) {
+    bench_row row = {.unit = "tokens/s", .runs = m->runs};
+    snprintf(row.name, sizeof row.name, "%s", c->name);
+    if (c->variant == PROMPT) {
+        row.value = bench_rates(times, m->runs, (double)c->n);
+        row.ceiling = prompt_ceiling(&m->ceilings, facts, c->n);
+    } else {
+        double bytes = (double)facts->file_bytes + (double)facts->kv_bytes_per_token * (double)c->n;
+        row.value = bench_rates(times, m->runs, 1);
+        row.ceiling = (bench_ceiling){"read", m->ceilings.read / bytes};
+    }
+    return bench_tell(m, &row);
+}
+
+static int measure(bench_machine *m, const bench_case *c) {
     fv_model_facts facts;
-    fv_model_describe(model, &facts);
+    int code = m->model ? 0 : common_model(m->common, m->ctx, &m->model);
+    if (code) {
+        return code;
+    }
+    fv_model_describe(m->model, &facts);
     if (c->n + STEPS > facts.context) {
         return terminal_error(EXIT_USAGE, "model: %lld tokens are more than the model's trained %lld", (long long)c->n + STEPS,
                               (long long)facts.context);
     }
     int32_t *ids = malloc((size_t)c->n * sizeof *ids);
+    double times[BENCH_RUNS_MAX];
     if (!ids) {
         return terminal_error(EXIT_RUNTIME, "out of memory");
     }
     for (int64_t i = 0; i < c->n; i++) {
         ids[i] = (int32_t)((uint64_t)(i + 1) * 2654435761u % (uint64_t)facts.n_vocab);
     }
-    double seconds = 0;
-    fv_status status = time_runs(m, c, model, ids, &seconds);
+    fv_status status = time_runs(m, c, ids, times);
     free(ids);
-    if (status) {
-        return terminal_status(m->ctx, status);
+    return status ? terminal_status(m->ctx, status) : tell(m, c, &facts, times);
+}
+
+/* Stage timings of a session, where the library tells them, belong into the rows of these cases. */
+void bench_model_add(fv_context *ctx, bench_list *list) {
+    static const struct {
+        int variant;
+        int64_t n;
+    } cases[] = {{PROMPT, 512}, {PROMPT, 4096}, {GENERATE, 16}, {GENERATE, 4096}};
+    for (int i = 0; i < CLI_COUNT(cases); i++) {
+        bench_case c = {.group = "model", .measure = measure, .n = cases[i].n, .variant = cases[i].variant};
+        snprintf(c.name, sizeof c.name, "model/%s/n%" PRId64 "/%s", c.variant == PROMPT ? "prompt" : "generate", c.n,
+                 fv_level_name(fv_context_level(ctx)));
+        c.cost = (double)c.n / 500;
+        bench_list_add(list, &c);
     }
-    if (c->kind == BENCH_PROMPT) {
-        *out = (bench_result){.value = (double)c->n / seconds, .unit = "tokens/s"};
-        out->ceiling = prompt_ceiling(&m->ceilings, &facts, c->n, &out->ceiling_name);
-    } else {
-        double bytes = (double)facts.file_bytes + (double)facts.kv_bytes_per_token * (double)c->n;
-        *out = (bench_result){1 / seconds, m->ceilings.read / bytes, "tokens/s", "read"};
-    }
-    return 0;
 }

@@ -206,12 +206,25 @@ FV_API fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_p
 FV_API void fv_plan_destroy(fv_plan *plan);
 /* Bytes that fv_plan_run needs; independent of n_q x n_kv (it grows with threads, widths and n_kv / 4096). */
 FV_API size_t fv_plan_workspace(const fv_plan *plan);
+/* The form of the kernel that a run with K and V of these dtypes takes: "c", "avx2", "avx512" (f32 arithmetic), "avx512bf16" or
+ * "amx" (products of bf16 pairs), "avx512vnni" (of bytes); with FV_DECODE that of K. Never NULL. */
+FV_API const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v);
+/* The tile that a plan works in: what stays in the caches while K and V pass by. A run may take smaller tiles, so that all
+ * threads have work. */
+typedef struct fv_tile_facts {
+    int64_t rows;       /* query positions times query heads of a group */
+    int64_t keys;       /* of one leaf */
+    size_t score_bytes; /* the scores of a leaf against the rows that are worked on at once */
+    size_t state_bytes; /* running maximum, sum and output of all rows */
+} fv_tile_facts;
+FV_API void fv_plan_tile(const fv_plan *plan, fv_tile_facts *out);
 
 /* What the last run visited. Pairs are (query head row, key). */
 typedef struct fv_run_stats {
     uint64_t eligible_pairs; /* what the problem's own masks (causal, window, padding by length) leave visible */
     uint64_t visited_pairs;  /* pairs in visited 64 x 64 blocks that are within the causal triangle */
     uint64_t exact_pairs;    /* pairs that took part in a softmax */
+    uint64_t k_rows, v_rows; /* rows of K and of V read, over all items */
 } fv_run_stats;
 
 /* The operands of one run. Zero-initialise, set what the problem asked for.
@@ -271,12 +284,15 @@ FV_API fv_status fv_cache_read(const fv_cache *cache, int layer, int64_t head, i
 
 /* ---- the machine --------------------------------------------------------------------------------------------------- */
 
-/* Measured ceilings of this machine with the context's threads, in units per second: used by `fovea bench`. */
+/* Measured ceilings of this machine with the context's threads and level, in units per second: the fastest of several short
+ * rounds in which all threads work at once, since a ceiling is what the machine can do, not what it does beside other programs.
+ * Used by `fovea bench`. 0: the processor, or the level, has no such instruction. */
 typedef struct fv_ceilings {
-    double fma_f32;  /* FLOP/s of f32 FMA at the context's level (2 per multiply-add) */
-    double dot_bf16; /* FLOP/s of vdpbf16ps, 0 where the CPU has none */
-    double dot_int8; /* op/s of vpdpbusd, 0 where the CPU has none */
-    double read;     /* bytes/s read from memory, each thread its own part of a buffer of four times the last cache */
+    double fma_f32;  /* FLOP/s of f32 multiply-adds at the context's level (2 per multiply-add) */
+    double dot_bf16; /* FLOP/s of vdpbf16ps */
+    double dot_int8; /* op/s of vpdpbusd */
+    double amx_bf16; /* FLOP/s of tdpbf16ps */
+    double read;     /* bytes/s read from memory, each thread its own part of four times the last cache, which it wrote first */
     double clock_hz; /* cycles a second, by a chain of dependent integer products */
 } fv_ceilings;
 FV_API fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out);

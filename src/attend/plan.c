@@ -160,3 +160,20 @@ void fv_plan_destroy(fv_plan *plan) {
 }
 
 size_t fv_plan_workspace(const fv_plan *plan) { return plan->at.bytes; }
+
+/* The choice of fvi_products_pick, by name. */
+const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v) {
+    if (plan->problem.phase == FV_DECODE && k >= FV_F32 && (int)k < FVI_KV_DTYPES && plan->decode.k[k].name != NULL) {
+        return plan->decode.k[k].name;
+    }
+    return plan->ops[plan->has_half && k == FV_BF16 && v == FV_BF16].name;
+}
+
+void fv_plan_tile(const fv_plan *plan, fv_tile_facts *out) {
+    *out = (fv_tile_facts){
+        .rows = plan->rows,
+        .keys = FVI_LEAF,
+        .score_bytes = (size_t)(plan->sub_rows * FVI_LEAF) * sizeof(float),
+        .state_bytes = (size_t)(plan->rows * (plan->d_pad + 2)) * sizeof(float),
+    };
+}

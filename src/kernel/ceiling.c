@@ -1,20 +1,23 @@
-/* ceiling.c - fv_measure_ceilings: each loop on all threads of the pool at once, several rounds, the median.
+/* ceiling.c - fv_measure_ceilings: each loop on all threads of the pool at once, several rounds, the fastest.
  *
- * A round's items wait for each other before they start, so that each worker has exactly one, and each worker reads the part
- * of memory that it wrote first. The rate is all work over the time from the first start to the last end. */
+ * Workers wait for each other before each round, and each reads the part of memory that it wrote first. The rate of a round is
+ * all work over the time from the first start to the last end: threads that share a core or the memory cannot each claim the
+ * whole. Rounds follow each other without sleep, so that the system has time to give each thread a core of its own. */
 #include "kernel/ceiling.h"
 #include "base/threads.h"
 
 #include <math.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-enum { ROUNDS = 9, STEPS = 250000, READ_UNIT = 512 };
+/* SPINS: a few microseconds; a worker that waits longer lets others run. LONG: seconds after which LEAST rounds are enough. */
+enum { ROUNDS = 48, LEAST = 3, STEPS = 100000, SPINS = 2000, HUGE_PAGE = 2 << 20 };
+static const double LONG = 0.25;
 
 typedef struct spell {
-    double begin, end;
+    double begin[ROUNDS], end[ROUNDS];
     float sink[16];
     uint64_t sum;
     char apart[64]; /* no two workers write one cache line */
@@ -22,79 +25,96 @@ typedef struct spell {
 
 typedef struct bout {
     fv_context *ctx;
-    const fvi_ceiling_ops *ops;
     const fvi_ceiling_op *op; /* NULL: read */
-    bool touch;               /* write the memory instead */
+    fvi_ceiling_read read;    /* NULL: write the memory instead */
     unsigned char *memory;
     size_t part; /* bytes of each worker */
-    atomic_int ready;
-    double fastest; /* seconds of the fastest spell so far */
+    atomic_int ready, rounds;
     spell *spells;
 } bout;
 
-static void wait_for_all(bout *r) {
+/* Until all workers have come here for the `round`-th time. */
+static void wait_for_all(bout *r, int round) {
+    int all = r->ctx->threads * (round + 1);
     atomic_fetch_add(&r->ready, 1);
-    while (atomic_load(&r->ready) < r->ctx->threads && !fvi_cancelled(r->ctx)) {
-        sched_yield();
+    for (int i = 0; atomic_load_explicit(&r->ready, memory_order_acquire) < all && !fvi_cancelled(r->ctx); i++) {
+        if (i > SPINS) {
+            sched_yield();
+        }
     }
 }
 
-static void one_spell(void *arg, int64_t item, int worker) {
+static void work_once(const bout *r, int worker, spell *s) {
+    float x[16];
+    for (int i = 0; i < 16; i++) {
+        x[i] = 0.5f + (float)worker * 0x1p-10f; /* sums of its squares stay far from overflow and from the denormal */
+    }
+    if (r->op != NULL) {
+        r->op->loop(STEPS, x, s->sink);
+    } else if (r->read != NULL) {
+        s->sum = r->read(r->memory + (size_t)worker * r->part, r->part);
+    } else {
+        memset(r->memory + (size_t)worker * r->part, worker + 1, r->part);
+    }
+}
+
+static void all_rounds(void *arg, int64_t item, int worker) {
     (void)item;
     bout *r = arg;
     spell *s = &r->spells[worker];
-    float x[16];
-    for (int i = 0; i < 16; i++) {
-        x[i] = 0.5f + (float)worker * 0x1p-10f; /* below 1: chains converge and no number is out of the ordinary */
+    for (int i = 0; !fvi_cancelled(r->ctx); i++) {
+        if (worker == 0 && i >= LEAST && fvi_seconds() - s->begin[0] > LONG) {
+            atomic_store(&r->rounds, i);
+        }
+        wait_for_all(r, i);
+        if (i >= atomic_load(&r->rounds)) { /* asked only where all have come: all end with the same round */
+            break;
+        }
+        s->begin[i] = fvi_seconds();
+        work_once(r, worker, s);
+        s->end[i] = fvi_seconds();
     }
-    wait_for_all(r);
-    s->begin = fvi_seconds();
-    if (r->touch) {
-        memset(r->memory + (size_t)worker * r->part, worker + 1, r->part);
-    } else if (r->op == NULL) {
-        s->sum = r->ops->read(r->memory + (size_t)worker * r->part, r->part);
-    } else {
-        r->op->loop(STEPS, x, s->sink);
-    }
-    s->end = fvi_seconds();
 }
 
-/* Seconds of one round. */
-static double run_round(bout *r) {
-    int threads = r->ctx->threads;
+static void run_rounds(bout *r, int rounds) {
     atomic_store(&r->ready, 0);
-    fvi_parallel(r->ctx, threads, one_spell, r);
-    double begin = r->spells[0].begin, end = r->spells[0].end;
-    for (int i = 0; i < threads; i++) {
-        begin = fmin(begin, r->spells[i].begin);
-        end = fmax(end, r->spells[i].end);
-        r->fastest = fmin(r->fastest, r->spells[i].end - r->spells[i].begin);
-    }
-    return fmax(end - begin, 1e-9);
+    atomic_store(&r->rounds, rounds);
+    fvi_parallel(r->ctx, r->ctx->threads, all_rounds, r);
 }
 
-static int by_size(const void *a, const void *b) {
-    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
-}
-
-/* Work a second, all threads together: the median of rounds after one that warms up. */
-static double rate(bout *r, double work) {
-    double seconds[ROUNDS];
-    run_round(r);
-    for (int i = 0; i < ROUNDS && !fvi_cancelled(r->ctx); i++) {
-        seconds[i] = run_round(r);
+/* Seconds of the fastest round. */
+static double fastest_round(bout *r) {
+    double fastest = INFINITY;
+    run_rounds(r, ROUNDS);
+    for (int i = 0; i < atomic_load(&r->rounds) && !fvi_cancelled(r->ctx); i++) {
+        double begin = INFINITY, end = 0;
+        for (int t = 0; t < r->ctx->threads; t++) {
+            begin = fmin(begin, r->spells[t].begin[i]);
+            end = fmax(end, r->spells[t].end[i]);
+        }
+        fastest = fmin(fastest, fmax(end - begin, 1e-9));
     }
-    if (fvi_cancelled(r->ctx)) {
-        return 0;
-    }
-    qsort(seconds, ROUNDS, sizeof *seconds, by_size);
-    return work * r->ctx->threads / seconds[ROUNDS / 2];
+    return fastest;
 }
 
 static double op_rate(bout *r, const fvi_ceiling_op *op) {
+    if (op->loop == NULL) {
+        return 0;
+    }
     r->op = op;
-    r->fastest = INFINITY;
-    return op->loop == NULL ? 0 : rate(r, op->work * STEPS);
+    return op->work * STEPS * r->ctx->threads / fastest_round(r);
+}
+
+/* Of one thread in its best moment: a clock does not slow down when other programs run. */
+static double clock_rate(bout *r, const fvi_ceiling_op *clock) {
+    double fastest = INFINITY;
+    op_rate(r, clock);
+    for (int i = 0; i < atomic_load(&r->rounds); i++) {
+        for (int t = 0; t < r->ctx->threads; t++) {
+            fastest = fmin(fastest, fmax(r->spells[t].end[i] - r->spells[t].begin[i], 1e-9));
+        }
+    }
+    return clock->work * STEPS / fastest;
 }
 
 static void pick(const fvi_cpu *cpu, fvi_ceiling_ops *ops) {
@@ -112,19 +132,50 @@ static void pick(const fvi_cpu *cpu, fvi_ceiling_ops *ops) {
     if (cpu->avx512_vnni) {
         fvi_ceiling_avx512vnni(ops);
     }
+    if (cpu->amx_bf16) {
+        fvi_ceiling_amx(ops);
+    }
 #else
     (void)cpu;
 #endif
 }
 
-/* Four times the last cache, which is taken for 64 MiB where the system does not know it; at most 2 GiB. */
+/* Four times the last cache, which is taken for 64 MiB where the system does not know it; at least 512 MiB, since virtual
+ * machines know only a part of it, at most 2 GiB. */
 static size_t part_bytes(int threads) {
     int64_t cache = 0;
 #ifdef _SC_LEVEL3_CACHE_SIZE
     cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
 #endif
-    cache = fvi_min(cache > 0 ? cache : (int64_t)64 << 20, (int64_t)512 << 20);
-    return (size_t)fvi_round_up(fvi_ceil_div(4 * cache, threads), READ_UNIT);
+    cache = cache > 0 ? fvi_min(cache, (int64_t)512 << 20) : (int64_t)64 << 20;
+    return (size_t)fvi_round_up(fvi_ceil_div(fvi_max(4 * cache, (int64_t)512 << 20), threads), FVI_READ_UNIT);
+}
+
+/* Asks for huge pages, which take the walks of page tables out of reading; a system that has none may say no. */
+static void ask_huge(unsigned char *memory, size_t size) {
+#ifdef MADV_HUGEPAGE
+    uintptr_t from = (uintptr_t)fvi_round_up((int64_t)(uintptr_t)memory, HUGE_PAGE);
+    uintptr_t to = ((uintptr_t)memory + size) / HUGE_PAGE * HUGE_PAGE;
+    if (from < to) {
+        (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
+    }
+#else
+    (void)memory;
+    (void)size;
+#endif
+}
+
+/* The fastest way to read. */
+static double read_rate(bout *r, const fvi_ceiling_ops *ops) {
+    double best = 0;
+    r->op = NULL;
+    r->read = NULL;
+    run_rounds(r, 1);
+    for (int i = 0; i < FVI_READS && !fvi_cancelled(r->ctx); i++) {
+        r->read = ops->read[i];
+        best = fmax(best, (double)r->part * r->ctx->threads / fastest_round(r));
+    }
+    return best;
 }
 
 fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out) {
@@ -132,7 +183,7 @@ fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out) {
     fvi_ceiling_ops ops;
     pick(&ctx->cpu, &ops);
     size_t threads = (size_t)ctx->threads;
-    bout r = {.ctx = ctx, .ops = &ops, .part = part_bytes(ctx->threads)};
+    bout r = {.ctx = ctx, .part = part_bytes(ctx->threads)};
     r.spells = fvi_zalloc(ctx, threads, sizeof *r.spells);
     r.memory = fvi_alloc(ctx, threads, r.part);
     if (r.spells == NULL || r.memory == NULL) {
@@ -141,17 +192,13 @@ fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out) {
         return fvi_fail(ctx, FV_ERR_MEMORY, "measuring needs %zu bytes, four times the last cache, and there are not as many",
                         threads * r.part);
     }
+    ask_huge(r.memory, threads * r.part);
+    out->clock_hz = clock_rate(&r, &ops.clock);
     out->fma_f32 = op_rate(&r, &ops.fma_f32);
     out->dot_bf16 = op_rate(&r, &ops.dot_bf16);
     out->dot_int8 = op_rate(&r, &ops.dot_int8);
-    if (op_rate(&r, &ops.clock) > 0) {
-        out->clock_hz = ops.clock.work * STEPS / r.fastest; /* a clock does not slow down when other programs run */
-    }
-    r.op = NULL;
-    r.touch = true;
-    run_round(&r);
-    r.touch = false;
-    out->read = rate(&r, (double)r.part);
+    out->amx_bf16 = op_rate(&r, &ops.amx_bf16);
+    out->read = read_rate(&r, &ops);
     fvi_release(ctx, r.memory, threads, r.part);
     fvi_release(ctx, r.spells, threads, sizeof *r.spells);
     return fvi_cancelled(ctx) ? fvi_fail(ctx, FV_ERR_CANCELLED, "cancelled while measuring the machine") : FV_OK;

@@ -1,12 +1,11 @@
-/* ceiling_c.c - ceilings in portable C: multiply-adds of four lanes, a chain of additions, a read of memory. */
-#include "kernel/ceiling.h"
+/* ceiling_c.c - ceilings in portable C: multiply-adds of four lanes, a chain of products, a read of memory. */
+#include "kernel/ceiling_read_inline.h"
 
 #include <string.h>
 
 typedef float lanes __attribute__((vector_size(16)));
-typedef uint64_t words __attribute__((vector_size(64)));
 
-enum { CHAINS = 12, READS = 8, MULTIPLY = 3 }; /* MULTIPLY: cycles of a 64-bit product */
+enum { CHAINS = 12, MULTIPLY = 3 }; /* MULTIPLY: cycles of a 64-bit product */
 
 static void fma_f32(int64_t steps, const float *x, float *sink) {
     lanes a, b, acc[CHAINS];
@@ -41,26 +40,7 @@ static void multiply_chain(int64_t steps, const float *x, float *sink) {
     sink[0] = (float)a;
 }
 
-static uint64_t read_memory(const void *p, size_t n) {
-    const words *at = p, *end = at + n / sizeof *at;
-    words acc[READS] = {0};
-    for (; at < end; at += READS) {
-        FVI_UNROLL
-        for (int i = 0; i < READS; i++) {
-            acc[i] ^= at[i];
-        }
-    }
-    uint64_t all = 0;
-    FVI_UNROLL
-    for (int i = 0; i < READS; i++) {
-        for (int j = 0; j < 8; j++) {
-            all ^= acc[i][j];
-        }
-    }
-    return all;
-}
-
 void fvi_ceiling_c(fvi_ceiling_ops *ops) {
-    *ops = (fvi_ceiling_ops){
-        .fma_f32 = {fma_f32, 2.0 * 4 * CHAINS}, .clock = {multiply_chain, 16.0 * MULTIPLY}, .read = read_memory};
+    *ops = (fvi_ceiling_ops){.fma_f32 = {fma_f32, 2.0 * 4 * CHAINS}, .clock = {multiply_chain, 16.0 * MULTIPLY}};
+    fill_reads(ops);
 }

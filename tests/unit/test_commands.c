@@ -283,20 +283,6 @@ static void methods_are_json(void **state) {
     cJSON_Delete(counts);
 }
 
-static void bench_is_json(void **state) {
-    (void)state;
-    cJSON *list = parse(OUT("bench", "decode", "--case", "decode/f16/h8x2/d64/n4096/*", "--json"));
-    int n = cJSON_GetArraySize(list);
-    assert_int_equal(n, 6); /* five ceilings and the case */
-    const cJSON *row = cJSON_GetArrayItem(list, n - 1);
-    assert_int_equal(strncmp(string(row, "case"), "decode/f16/h8x2/d64/n4096/causal/", 33), 0);
-    assert_string_equal(string(row, "unit"), "GB/s");
-    assert_string_equal(string(row, "ceiling_name"), "read");
-    assert_true(fabs(number(row, "value") / number(row, "ceiling") - number(row, "fraction")) < 1e-9);
-    assert_true(number(row, "runs") >= 5);
-    cJSON_Delete(list);
-}
-
 /* ---- attend ---- */
 
 enum { HQ = 4, HKV = 2, NQ = 9, NKV = 21, D = 16 };
@@ -476,7 +462,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(info_knows_the_model),
         cmocka_unit_test(tokenize_speaks_json_lines),
         cmocka_unit_test(methods_are_json),
-        cmocka_unit_test(bench_is_json),
         cmocka_unit_test(attend_is_attention),
         cmocka_unit_test(attend_takes_every_option),
         cmocka_unit_test(attend_says_what_does_not_fit),
