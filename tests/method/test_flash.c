@@ -181,7 +181,11 @@ static void reads_as_tiles_say(void) {
     for (int64_t group = 1; group <= 4; group *= 4) {
         int64_t h_kv = 4, h_q = h_kv * group;
         uint64_t passes = stats_of(ctx, h_q, h_kv, 2048, d, false).k_rows / (uint64_t)(h_kv * 2048);
-        int64_t block = 2048 / (int64_t)passes;
+        int64_t block = passes > 0 ? 2048 / (int64_t)passes : 0;
+        if (block == 0) {
+            CHECK(false, "%llu passes over 2048 keys", (unsigned long long)passes);
+            break;
+        }
         CHECK(block * group >= 64, "a block has %lld rows only", (long long)(block * group));
         static const int64_t length[] = {1024, 1500, 2048, 2111};
         for (int i = 0; i < 4; i++) {
