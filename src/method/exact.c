@@ -48,7 +48,7 @@ static const fvi_method_row row[] = {
               .has = FV_HAS_FORWARD | FV_HAS_STEP,
               .not_a_choice = "it follows from the shapes: give k and v one head"}},
     {.info = {.name = "self-attn-on2-memory",
-              .title = "dense with a running maximum and sum: no memory a key (forward only)",
+              .title = "dense with a running maximum and sum: no memory a key (no backward yet)",
               .paper = "Rabe and Staats, Self-attention Does Not Need O(n^2) Memory, 2021",
               .key = "self-attn-on2-memory",
               .axes = FV_AXIS_PREFILL | FV_AXIS_DECODE,

@@ -40,6 +40,48 @@ static void equals_standard(fv_context *ctx, const char *recipe, int64_t n, doub
     heads_free(&x);
 }
 
+/* The last row alone, as a generated token. */
+static void step_equals_standard(fv_context *ctx, const char *text, int64_t n) {
+    heads x = heads_make((uint64_t)n + 5, 4, 2, n, 64);
+    fv_recipe *recipe = NULL;
+    CHECK(fv_recipe_parse(ctx, text, &recipe) == FV_OK, "%s", fv_message(ctx));
+    fv_problem p = fv_problem_default();
+    p.h_q = x.h_q;
+    p.h_kv = x.h_kv;
+    p.n_q = 1;
+    p.n_kv = n;
+    p.d_k = p.d_v = x.d;
+    p.causal = true;
+    p.phase = FV_DECODE;
+    p.recipe = recipe;
+    fv_plan *plan = NULL;
+    CHECK(fv_plan_create(ctx, &p, &plan) == FV_OK, "%s", fv_message(ctx));
+    size_t bytes = fv_plan_workspace(plan);
+    void *workspace = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    float lse[4];
+    fv_tensor q = fv_tensor_view(x.q + (n - 1) * x.d, FV_F32, 1, x.h_q, n, x.d), out = q;
+    q.shape[2] = out.shape[2] = 1;
+    out.data = x.out + (n - 1) * x.d;
+    fv_run run = {.q = q,
+                  .k = fv_tensor_view(x.k, FV_F32, 1, x.h_kv, n, x.d),
+                  .v = fv_tensor_view(x.v, FV_F32, 1, x.h_kv, n, x.d),
+                  .out = out,
+                  .lse = lse};
+    CHECK(fv_plan_run(plan, &run, workspace, bytes) == FV_OK, "%s", fv_message(ctx));
+    double want[64], worst = 0;
+    for (int64_t h = 0; h < x.h_q; h++) {
+        worst = fmax(worst, fabs(reference_row(&x, h, n - 1, sees_past, NULL, want) - lse[h]));
+        for (int64_t c = 0; c < x.d; c++) {
+            worst = fmax(worst, fabs(want[c] - x.out[(h * n + n - 1) * x.d + c]));
+        }
+    }
+    CHECK(worst < 2e-5, "a step of %s at n %lld: off by %g", text, (long long)n, worst);
+    free(workspace);
+    fv_plan_destroy(plan);
+    fv_recipe_destroy(recipe);
+    heads_free(&x);
+}
+
 /* Scores of thousands: without the running maximum exp overflows; with a stale one the sum is lost. */
 static void survives_large_scores(fv_context *ctx) {
     heads x = heads_make(3, 1, 1, 200, 64);
@@ -217,6 +259,8 @@ int main(void) {
     for (size_t i = 0; i < sizeof length / sizeof *length; i++) {
         equals_standard(ctx, "flash-attention", length[i], 2e-5);
         equals_standard(ctx, "self-attn-on2-memory", length[i], 2e-5);
+        step_equals_standard(ctx, "flash-attention", length[i]);
+        step_equals_standard(ctx, "self-attn-on2-memory", length[i]);
     }
     survives_large_scores(ctx);
     workspace_is_linear(ctx);
