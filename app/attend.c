@@ -61,6 +61,8 @@ static int print_stats(const fv_run_stats *s) {
     cJSON_AddNumberToObject(json, "visited_pairs", (double)s->visited_pairs);
     cJSON_AddNumberToObject(json, "exact_pairs", (double)s->exact_pairs);
     cJSON_AddNumberToObject(json, "density", density);
+    cJSON_AddNumberToObject(json, "k_rows", (double)s->k_rows);
+    cJSON_AddNumberToObject(json, "v_rows", (double)s->v_rows);
     return common_print_json(json);
 }
 

@@ -14,7 +14,7 @@ static const bit_name has_names[] = {
     {FV_HAS_FORWARD, "forward"}, {FV_HAS_STEP, "step"}, {FV_HAS_BACKWARD, "backward"}, {FV_HAS_GPU, "gpu"}};
 enum { N_NAMES = 4 };
 
-/* "prefill,decode" */
+/* "prefill,decode"; a tool stands on no axis */
 static const char *join(unsigned bits, const bit_name *names, char out[64]) {
     out[0] = 0;
     for (int i = 0; i < N_NAMES; i++) {
@@ -22,7 +22,7 @@ static const char *join(unsigned bits, const bit_name *names, char out[64]) {
             strcat(strcat(out, out[0] ? "," : ""), names[i].name);
         }
     }
-    return out;
+    return names == axis_names && bits == 0 ? "tool" : out;
 }
 
 static cJSON *bits_json(unsigned bits, const bit_name *names) {
@@ -43,6 +43,7 @@ static cJSON *method_json(const fv_method *m) {
     cJSON_AddStringToObject(object, "key", m->key);
     cJSON_AddItemToObject(object, "axes", bits_json(m->axes, axis_names));
     cJSON_AddItemToObject(object, "has", bits_json(m->has, has_names));
+    cJSON_AddStringToObject(object, "not_a_choice", m->not_a_choice ? m->not_a_choice : "");
     cJSON *parameters = cJSON_AddArrayToObject(object, "parameters");
     for (int i = 0; i < m->n_parameters; i++) {
         const fv_method_parameter *p = &m->parameters[i];
@@ -99,7 +100,12 @@ static int print_method(const fv_method *m) {
         const fv_method_parameter *p = &m->parameters[i];
         printf("  %-12s %s; %.10g to %.10g, default %.10g\n", p->name, p->help, p->least, p->most, p->value);
     }
-    printf("%sexample%s\n  fovea run -a %s", s.bold, s.reset, m->name);
+    if (m->not_a_choice) {
+        printf("%snot for a recipe%s: %s\n", s.bold, s.reset, m->not_a_choice);
+        return terminal_flush();
+    }
+    bool decode_only = m->axes == FV_AXIS_DECODE; /* a bare name would stand for prefill too */
+    printf("%sexample%s\n  fovea run -a %s%s", s.bold, s.reset, decode_only ? "decode=" : "", m->name);
     for (int i = 0; i < m->n_parameters; i++) {
         printf(":%s=%.10g", m->parameters[i].name, m->parameters[i].value);
     }
@@ -164,10 +170,11 @@ int command_methods(int argc, char **argv) {
                 "A recipe names a method on each axis, with parameters after colons:\n"
                 "  prefill=window:size=1024,decode=window:size=1024,kv=f16\n"
                 "A bare method stands for prefill and decode both; an empty recipe is dense attention.",
-        .examples = "  fovea methods\n"
-                    "  fovea methods window\n"
-                    "  fovea methods --json\n"
-                    "      a list of {\"name\", \"title\", \"paper\", \"key\", \"axes\", \"has\", \"parameters\"}\n",
+        .examples =
+            "  fovea methods\n"
+            "  fovea methods window\n"
+            "  fovea methods --json\n"
+            "      a list of {\"name\", \"title\", \"paper\", \"key\", \"axes\", \"has\", \"not_a_choice\", \"parameters\"}\n",
         .operands = 1,
         .operand = &names,
         .takes = CLI_JSON,

@@ -161,10 +161,11 @@ typedef struct fv_method {
     const char *title; /* one line: what it does */
     const char *paper; /* citation, or "" */
     const char *key;   /* its row in the catalogue, or "" */
-    unsigned axes;     /* fv_axis bits */
+    unsigned axes;     /* fv_axis bits; 0: a tool, which computes something about methods */
     unsigned has;      /* fv_has bits: what a test holds */
     const fv_method_parameter *parameters;
     int n_parameters;
+    const char *not_a_choice; /* why a recipe cannot name it; NULL: it can */
 } fv_method;
 /* The i-th method in the order of names, NULL past the end. */
 FV_API const fv_method *fv_method_at(int i);
@@ -224,7 +225,7 @@ typedef struct fv_run_stats {
     uint64_t eligible_pairs; /* what the problem's own masks (causal, window, padding by length) leave visible */
     uint64_t visited_pairs;  /* pairs in visited 64 x 64 blocks that are within the causal triangle */
     uint64_t exact_pairs;    /* pairs that took part in a softmax */
-    uint64_t k_rows, v_rows; /* rows of K and of V read, over all items */
+    uint64_t k_rows, v_rows; /* rows of K and of V read, over all items: a row that serves a whole group counts once */
 } fv_run_stats;
 
 /* The operands of one run. Zero-initialise, set what the problem asked for.
@@ -257,7 +258,8 @@ FV_API fv_status fv_attention(fv_context *ctx, const fv_tensor *q, const fv_tens
 /* ---- cache --------------------------------------------------------------------------------------------------------- */
 
 /* Keys and values of one sequence: layers x KV heads, in pages of 64 entries (rows of K, rows of V, positions). Forks share
- * full pages; bytes are allocated bytes. */
+ * full pages; bytes are allocated bytes. d_k and d_v are 1..256. With d_v = 0 a cache has rows of K alone, of widths up to
+ * 16384: rows that are key and value at once (fv_el_attention of experimental.h); plans do not take it. */
 typedef struct fv_cache_desc {
     int layers;
     int64_t h_kv, d_k, d_v;
@@ -268,7 +270,7 @@ FV_API fv_status fv_cache_create(fv_context *ctx, const fv_cache_desc *desc, fv_
 FV_API void fv_cache_destroy(fv_cache *cache);
 FV_API fv_cache_desc fv_cache_describe(const fv_cache *cache);
 /* Appends n entries to one layer: k (1, h_kv, n, d_k), v (1, h_kv, n, d_v), any of f32, f16, bf16; rounded to the cache's
- * dtypes. Entry e of the call gets position length + e. All or nothing. */
+ * dtypes. Entry e of the call gets position length + e. All or nothing. v is NULL where d_v is 0. */
 FV_API fv_status fv_cache_append(fv_cache *cache, int layer, const fv_tensor *k, const fv_tensor *v);
 /* Entries of a layer. */
 FV_API int64_t fv_cache_length(const fv_cache *cache, int layer);

@@ -282,6 +282,8 @@ static void sum_stats(const job *j) {
         const fv_run_stats *s = (const fv_run_stats *)(j->workspace + j->plan->at.stats + (size_t)w * 64);
         sum.visited_pairs += s->visited_pairs;
         sum.exact_pairs += s->exact_pairs;
+        sum.k_rows += s->k_rows;
+        sum.v_rows += s->v_rows;
     }
     for (int64_t i = 0; i < j->items; i++) {
         const fvi_item *item = &j->item[i];

@@ -10,9 +10,6 @@
 #include "attend/plan.h"
 #include "attend/source.h"
 
-#define FVI_LOG2E 1.4426950408889634
-#define FVI_LN2   0.6931471805599453
-
 /* A tile of scores: rows first .. first + n - 1 of an item against a leaf. */
 typedef struct fvi_score_tile {
     const fv_plan *plan;

@@ -129,6 +129,8 @@ static void fold_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *it
     fvi_source_leaf(source, leaf, scratch->gather, &view.leaf);
     const fvi_leaf *l = &view.leaf;
     view.whole = whole_leaf(plan, item, inside, l);
+    scratch->stats->k_rows += (uint64_t)l->n;
+    scratch->stats->v_rows += (uint64_t)l->n;
     view.key_bits = key_mask_bits(plan, run, item, view.key, l->n);
     fvi_products_open_leaf(plan, l, scratch);
     view.finite = (view.whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);

@@ -32,7 +32,11 @@ static fv_status check(const fv_cache *cache, int layer, const fv_tensor *k, con
                         (long long)n, (long long)cache->next[layer]);
     }
     fv_status status = check_shape(cache, "k", k, n, cache->desc.d_k);
-    return status != FV_OK ? status : check_shape(cache, "v", v, n, cache->desc.d_v);
+    if (status == FV_OK && (v == NULL) != (cache->desc.d_v == 0)) {
+        return fvi_fail(cache->ctx, FV_ERR_ARGUMENT, "fv_cache_append: v is %s, and the cache has values of width %lld",
+                        v == NULL ? "NULL" : "given", (long long)cache->desc.d_v);
+    }
+    return status != FV_OK || v == NULL ? status : check_shape(cache, "v", v, n, cache->desc.d_v);
 }
 
 /* ---- reserve ---- */
@@ -89,8 +93,8 @@ static bool reserve(fv_cache *cache, int layer, int64_t n) {
 
 /* Rows of one head of a (1, h, n, d) tensor on their way to pages. */
 typedef struct source {
-    const uint8_t *base; /* entry 0 of the head */
-    size_t element;
+    const uint8_t *base;           /* entry 0 of the head */
+    size_t element, to_element;    /* bytes */
     int64_t row_stride, stride, d; /* in elements */
     fvi_row_move move;
     bool packed; /* numbers of a row stand side by side */
@@ -100,6 +104,7 @@ static source source_of(const fv_cache *cache, const fv_tensor *x, int64_t head,
     size_t element = fv_dtype_bytes(x->dtype, 1);
     return (source){.base = (const uint8_t *)x->data + head * x->stride[1] * (int64_t)element,
                     .element = element,
+                    .to_element = fv_dtype_bytes(to, 1),
                     .row_stride = x->stride[2],
                     .stride = x->stride[3],
                     .d = x->shape[3],
@@ -114,14 +119,17 @@ static void gather(uint8_t *to, const uint8_t *from, int64_t d, int64_t stride, 
 }
 
 static void fill_rows(const source *s, int64_t entry, int64_t n, uint8_t *to, size_t to_stride) {
-    float side_by_side[256]; /* d is at most 256 */
+    float side_by_side[256];
     for (int64_t e = 0; e < n; e++) {
         const uint8_t *row = s->base + (entry + e) * s->row_stride * (int64_t)s->element;
-        if (!s->packed) {
-            gather((uint8_t *)side_by_side, row, s->d, s->stride, s->element);
-            row = (const uint8_t *)side_by_side;
+        if (s->packed) {
+            s->move(to + (size_t)e * to_stride, row, s->d);
         }
-        s->move(to + (size_t)e * to_stride, row, s->d);
+        for (int64_t c = 0; c < s->d && !s->packed; c += 256) {
+            int64_t some = fvi_min(256, s->d - c);
+            gather((uint8_t *)side_by_side, row + c * s->stride * (int64_t)s->element, some, s->stride, s->element);
+            s->move(to + (size_t)e * to_stride + (size_t)c * s->to_element, (const uint8_t *)side_by_side, some);
+        }
     }
 }
 
@@ -129,7 +137,9 @@ static void fill_page(const fv_cache *cache, fvi_page *page, const source *k, co
                       int64_t position) {
     size_t at = (size_t)page->n;
     fill_rows(k, entry, n, page->k + at * cache->k_row_bytes, cache->k_row_bytes);
-    fill_rows(v, entry, n, page->v + at * cache->v_row_bytes, cache->v_row_bytes);
+    if (cache->desc.d_v > 0) {
+        fill_rows(v, entry, n, page->v + at * cache->v_row_bytes, cache->v_row_bytes);
+    }
     for (int32_t e = 0; e < n; e++) {
         page->position[(int32_t)at + e] = (int32_t)(position + e);
     }
@@ -140,7 +150,8 @@ static void fill_page(const fv_cache *cache, fvi_page *page, const source *k, co
 
 static void fill_head(fv_cache *cache, int layer, int64_t h, const fv_tensor *k, const fv_tensor *v) {
     fvi_cache_head *head = fvi_cache_head_of(cache, layer, h);
-    source from_k = source_of(cache, k, h, cache->desc.k_dtype), from_v = source_of(cache, v, h, cache->desc.v_dtype);
+    source from_k = source_of(cache, k, h, cache->desc.k_dtype);
+    source from_v = v != NULL ? source_of(cache, v, h, cache->desc.v_dtype) : (source){0};
     int64_t n = k->shape[2];
     cache->pages += fvi_ceil_div(head->length + n, FVI_PAGE) - fvi_ceil_div(head->length, FVI_PAGE);
     for (int64_t done = 0; done < n;) {

@@ -18,8 +18,9 @@ static fv_status check_desc(fv_context *ctx, const fv_cache_desc *desc) {
     if (desc->h_kv < 1 || desc->h_kv > 65536) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT, "fv_cache_create: h_kv is %lld, must be 1..65536", (long long)desc->h_kv);
     }
-    if (desc->d_k < 1 || desc->d_k > 256 || desc->d_v < 1 || desc->d_v > 256) {
-        return fvi_fail(ctx, FV_ERR_ARGUMENT, "fv_cache_create: d_k is %lld and d_v %lld, each must be 1..256",
+    if (desc->d_k < 1 || desc->d_v < 0 || desc->d_v > 256 || desc->d_k > (desc->d_v > 0 ? 256 : 16384)) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT,
+                        "fv_cache_create: d_k is %lld and d_v %lld, each must be 1..256; d_k up to 16384 where d_v is 0",
                         (long long)desc->d_k, (long long)desc->d_v);
     }
     if (!half_or_float(desc->k_dtype) || !half_or_float(desc->v_dtype)) {

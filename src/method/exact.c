@@ -1,4 +1,4 @@
-/* exact.c - registry rows: attention that visits every key. */
+/* exact.c - registry rows: attention that visits every key, and how it is computed. */
 #include "method/method.h"
 
 static const fvi_method_row row[] = {
@@ -9,20 +9,51 @@ static const fvi_method_row row[] = {
               .axes = FV_AXIS_PREFILL | FV_AXIS_DECODE,
               .has = FV_HAS_FORWARD | FV_HAS_STEP},
      .selector = &fvi_select_dense},
+    {.info = {.name = "el-attention",
+              .title = "heads attend to cached hidden states, X in place of K and V (arrays only)",
+              .paper = "Yan et al., EL-Attention: Memory Efficient Lossless Attention for Generation, ICML 2021",
+              .key = "el-attention",
+              .axes = FV_AXIS_HEADS,
+              .has = FV_HAS_FORWARD | FV_HAS_STEP,
+              .not_a_choice =
+                  "rotary positions turn K after its projection, so hidden states cannot stand for it in these models; "
+                  "fv_el_attention of <fovea/experimental.h> computes it on arrays"}},
+    {.info = {.name = "flash-attention",
+              .title = "dense by tiles, memory linear in length (no dropout or block masks yet)",
+              .paper = "Dao et al., FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness, NeurIPS 2022",
+              .key = "flash-attention",
+              .axes = FV_AXIS_PREFILL | FV_AXIS_DECODE,
+              .has = FV_HAS_FORWARD | FV_HAS_STEP},
+     .selector = &fvi_select_dense},
     {.info = {.name = "gqa",
               .title = "groups of query heads share a K and a V head",
               .paper = "Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models, EMNLP 2023",
               .key = "",
               .axes = FV_AXIS_HEADS,
+              .has = FV_HAS_FORWARD | FV_HAS_STEP,
+              .not_a_choice = "it follows from the shapes: give k and v fewer heads than q"}},
+    {.info = {.name = "lean-attention",
+              .title = "dense generation in whole pieces of keys, dealt evenly to threads",
+              .paper = "Sanovar et al., Lean Attention: Hardware-Aware Scalable Attention Mechanism for the Decode-Phase of "
+                       "Transformers, 2024",
+              .key = "lean-attention",
+              .axes = FV_AXIS_DECODE,
               .has = FV_HAS_FORWARD | FV_HAS_STEP},
-     .not_a_choice = "it follows from the shapes: give k and v fewer heads than q"},
+     .selector = &fvi_select_dense},
     {.info = {.name = "mqa",
               .title = "all query heads share one K and one V head",
               .paper = "Shazeer, Fast Transformer Decoding: One Write-Head is All You Need, 2019",
               .key = "mqa",
               .axes = FV_AXIS_HEADS,
+              .has = FV_HAS_FORWARD | FV_HAS_STEP,
+              .not_a_choice = "it follows from the shapes: give k and v one head"}},
+    {.info = {.name = "self-attn-on2-memory",
+              .title = "dense with a running maximum and sum: no memory a key (no backward yet)",
+              .paper = "Rabe and Staats, Self-attention Does Not Need O(n^2) Memory, 2021",
+              .key = "self-attn-on2-memory",
+              .axes = FV_AXIS_PREFILL | FV_AXIS_DECODE,
               .has = FV_HAS_FORWARD | FV_HAS_STEP},
-     .not_a_choice = "it follows from the shapes: give k and v one head"},
+     .selector = &fvi_select_dense},
 };
 
 const fvi_method_family fvi_methods_exact = {row, sizeof row / sizeof *row};

@@ -11,7 +11,6 @@ typedef struct fvi_method_row {
     fv_method info;
     const fvi_selector *selector; /* for the axes prefill and decode */
     bool masks_only;              /* hides keys, frees none */
-    const char *not_a_choice;     /* why a recipe cannot name it; NULL: it can */
 } fvi_method_row;
 
 typedef struct fvi_method_family {
@@ -21,6 +20,7 @@ typedef struct fvi_method_family {
 
 extern const fvi_method_family fvi_methods_exact;
 extern const fvi_method_family fvi_methods_static;
+extern const fvi_method_family fvi_methods_tools;
 
 const fvi_method_row *fvi_method_row_find(const char *name, size_t size);
 

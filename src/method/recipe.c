@@ -108,8 +108,8 @@ static fv_status parse_method(parser *p, piece value, unsigned axes) {
     if (row == NULL) {
         return fail(p, name, "no such method; `fovea methods` lists them");
     }
-    if (row->not_a_choice != NULL) {
-        return fail(p, name, row->not_a_choice);
+    if (row->info.not_a_choice != NULL) {
+        return fail(p, name, row->info.not_a_choice);
     }
     if ((row->info.axes & axes) != axes) {
         return fail(p, name, "the method does not work on that axis");

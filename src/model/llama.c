@@ -366,6 +366,8 @@ static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
     s->stats.eligible_pairs += stats.eligible_pairs;
     s->stats.visited_pairs += stats.visited_pairs;
     s->stats.exact_pairs += stats.exact_pairs;
+    s->stats.k_rows += stats.k_rows;
+    s->stats.v_rows += stats.v_rows;
     return status;
 }
 

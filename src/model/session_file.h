@@ -14,7 +14,7 @@
 
 #include "model/session.h"
 
-enum { FVI_SESSION_FILE_VERSION = 1, FVI_SESSION_FILE_ENTRIES = 256 };
+enum { FVI_SESSION_FILE_VERSION = 2, FVI_SESSION_FILE_ENTRIES = 256 };
 
 /* The four letters of a section's name. */
 enum {
@@ -33,7 +33,7 @@ enum {
 typedef struct fvi_session_opts {
     uint64_t fingerprint;
     int64_t context, chunk, position, recipe_bytes;
-    uint64_t eligible_pairs, visited_pairs, exact_pairs;
+    uint64_t eligible_pairs, visited_pairs, exact_pairs, k_rows, v_rows;
     int32_t k_dtype, v_dtype, kv_option, beyond_trained;
     int32_t has_hidden, has_logits;
     int64_t kv_layer_bytes;

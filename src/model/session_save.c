@@ -75,6 +75,8 @@ static fvi_session_opts describe(const fv_session *s) {
                               .eligible_pairs = s->stats.eligible_pairs,
                               .visited_pairs = s->stats.visited_pairs,
                               .exact_pairs = s->stats.exact_pairs,
+                              .k_rows = s->stats.k_rows,
+                              .v_rows = s->stats.v_rows,
                               .k_dtype = d.k_dtype,
                               .v_dtype = d.v_dtype,
                               .kv_option = s->options.kv_dtype,

@@ -4,7 +4,7 @@
 #ifndef FOVEA_METHOD_TEST_H
 #define FOVEA_METHOD_TEST_H
 
-#include "fovea/attention.h"
+#include "fovea/experimental.h"
 
 #include <math.h>
 #include <stdio.h>

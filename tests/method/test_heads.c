@@ -1,5 +1,6 @@
 /* test_heads.c - groups of query heads over shared K and V heads (gqa, mqa): the same bits as the expanded heads, a whole prompt
- * at once or token by token over a cache, whose bytes shrink with the KV heads. */
+ * at once or token by token over a cache, whose bytes, and the bytes read of it, shrink with the KV heads. Shazeer 2019: of one
+ * write head, 1/h of both. */
 #include "method_test.h"
 
 /* The same heads with K and V repeated for each query head: multi-head attention. */
@@ -27,8 +28,8 @@ static fv_tensor row(const float *x, int64_t h, int64_t n, int64_t d, int64_t i)
     return t;
 }
 
-/* Token by token over a cache; returns its bytes. The outputs go to x->out. */
-static size_t run_steps(fv_context *ctx, heads *x) {
+/* Token by token over a cache; returns its bytes, and rows of K and V read. The outputs go to x->out. */
+static size_t run_steps(fv_context *ctx, heads *x, uint64_t *rows) {
     fv_cache_desc desc = {1, x->h_kv, x->d, x->d, FV_F32, FV_F32};
     fv_cache *cache = NULL;
     CHECK(fv_cache_create(ctx, &desc, &cache) == FV_OK, "%s", fv_message(ctx));
@@ -47,8 +48,11 @@ static size_t run_steps(fv_context *ctx, heads *x) {
     for (int64_t i = 0; i < x->n; i++) {
         fv_tensor k = row(x->k, x->h_kv, x->n, x->d, i), v = row(x->v, x->h_kv, x->n, x->d, i);
         CHECK(fv_cache_append(cache, 0, &k, &v) == FV_OK, "%s", fv_message(ctx));
-        fv_run run = {.q = row(x->q, x->h_q, x->n, x->d, i), .out = row(x->out, x->h_q, x->n, x->d, i), .cache = cache};
+        fv_run_stats stats = {0};
+        fv_run run = {
+            .q = row(x->q, x->h_q, x->n, x->d, i), .out = row(x->out, x->h_q, x->n, x->d, i), .cache = cache, .stats = &stats};
         CHECK(fv_plan_run(plan, &run, workspace, bytes) == FV_OK, "%s", fv_message(ctx));
+        *rows += stats.k_rows + stats.v_rows;
     }
     bytes = fv_cache_bytes(cache);
     free(workspace);
@@ -66,7 +70,8 @@ static void holds(fv_context *ctx, int64_t h_q, int64_t h_kv) {
     CHECK(memcmp(x.out, all.out, bytes) == 0, "%d over %d heads: not the bits of repeated K and V", (int)h_q, (int)h_kv);
     double worst = worst_row(&x, sees_past, NULL, 1);
     CHECK(worst < 2e-5, "%d over %d heads: off by %g", (int)h_q, (int)h_kv, worst);
-    size_t shared = run_steps(ctx, &x), expanded = run_steps(ctx, &all);
+    uint64_t read = 0, read_expanded = 0;
+    size_t shared = run_steps(ctx, &x, &read), expanded = run_steps(ctx, &all, &read_expanded);
     CHECK(memcmp(x.out, all.out, bytes) == 0, "%d over %d heads: steps have not the bits of repeated K and V", (int)h_q,
           (int)h_kv);
     worst = worst_row(&x, sees_past, NULL, 1);
@@ -74,6 +79,14 @@ static void holds(fv_context *ctx, int64_t h_q, int64_t h_kv) {
     double ratio = (double)shared / (double)expanded, want = (double)h_kv / (double)h_q;
     CHECK(fabs(ratio - want) < 0.02, "%d over %d heads: the cache has %.3f of the bytes, not %.3f", (int)h_q, (int)h_kv, ratio,
           want);
+    uint64_t rows = (uint64_t)(x.n * (x.n + 1)); /* of K and V, by one head, over all steps */
+    CHECK(read == rows * (uint64_t)h_kv && read_expanded == rows * (uint64_t)h_q,
+          "%d over %d heads: %llu rows read, expanded %llu", (int)h_q, (int)h_kv, (unsigned long long)read,
+          (unsigned long long)read_expanded);
+    if (h_kv == 1) {
+        printf("mqa: %d heads over 1: cache %zu bytes for %zu, %llu rows read for %llu\n", (int)h_q, shared, expanded,
+               (unsigned long long)read, (unsigned long long)read_expanded);
+    }
     heads_free(&x);
     heads_free(&all);
 }

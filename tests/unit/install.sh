@@ -26,7 +26,7 @@ readelf -d "$place/static" | grep libfovea >/dev/null && fail "the static progra
 [ "$(pc --modversion)" = "$(sed -n 's/^#define FV_VERSION "\(.*\)"/\1/p' "$source/include/fovea/attention.h")" ] || fail "pkg-config and header disagree on the version"
 
 # each public header stands alone
-for header in fovea attention model lab; do
+for header in fovea attention model lab experimental; do
   echo "#include <fovea/$header.h>" | $cc -std=c17 -Wall -Wextra -Werror -fsyntax-only $(pc --cflags) -xc - || fail "$header.h alone"
 done
 

@@ -2,6 +2,7 @@
 #include "alloc_fail.h"
 #include "base/rng.h"
 #include "cache/cache.h"
+#include "fovea/experimental.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -276,17 +277,71 @@ static void refuses(fv_cache *cache, int layer, fv_tensor k, fv_tensor v, fv_sta
     check_layer(cache, 0, 5, 1);
 }
 
+/* d_v = 0: wide rows of K alone, also where their numbers do not stand side by side; and attention over them. */
+static void rows_alone(void **state) {
+    (void)state;
+    enum { D = 700, N = 70, W = 20 };
+    alloc_fail m;
+    fv_context *ctx = alloc_fail_begin(&m, 1);
+    size_t before = (size_t)m.bytes;
+    fv_cache_desc desc = {1, 1, D, 0, FV_F16, FV_F16};
+    fv_cache *cache, *fork;
+    float *x = malloc(sizeof(float) * N * D);
+    for (int i = 0; i < N * D; i++) {
+        x[i] = (float)(i % 2039);
+    }
+    fv_tensor whole = fv_tensor_view(x, FV_F32, 1, 1, 40, D), turned = whole;
+    turned.data = x + 40; /* (D, N): element (e, c) at c * N + e */
+    turned.shape[2] = 30;
+    turned.stride[2] = 1;
+    turned.stride[3] = N;
+    assert_int_equal(fv_cache_create(ctx, &desc, &cache), FV_OK);
+    assert_int_equal(fv_cache_append(cache, 0, &whole, NULL), FV_OK);
+    assert_int_equal(fv_cache_append(cache, 0, &turned, NULL), FV_OK);
+    assert_int_equal(fv_cache_bytes(cache), (size_t)m.bytes - before);
+    assert_true(fv_cache_bytes(cache) < 1.1 * 128 * D * 2); /* two pages of 64 rows, and nothing for V */
+    assert_int_equal(fv_cache_fork(cache, &fork), FV_OK);
+    assert_int_equal(fv_cache_truncate(fork, 65), FV_OK);
+    uint16_t *back = malloc(sizeof(uint16_t) * N * D);
+    assert_int_equal(fv_cache_read(cache, 0, 0, 0, N, back, back), FV_OK);
+    for (int e = 0; e < N; e++) {
+        for (int c = 0; c < D; c++) {
+            float want = e < 40 ? x[e * D + c] : x[c * N + e];
+            assert_true(fvi_f16_to_f32(back[e * D + c]) == want);
+        }
+    }
+    float *w = calloc(W * D, sizeof *w), *out = malloc(sizeof(float) * D);
+    const fv_el_layer layer = {.d_model = D, .h = 2, .d_head = W / 2, .w_q = w, .w_k = w, .w_v = w, .w_o = w};
+    for (int64_t n = 1;; n++) {
+        alloc_fail_arm(&m, n);
+        fv_status status = fv_el_attention(ctx, &layer, fork, 0, x, 1, true, out);
+        assert_int_equal(status, m.failed ? FV_ERR_MEMORY : FV_OK);
+        if (!m.failed) {
+            assert_true(n > 2);
+            break;
+        }
+    }
+    free(x);
+    free(back);
+    free(w);
+    free(out);
+    fv_cache_destroy(fork);
+    fv_cache_destroy(cache);
+    assert_int_equal(alloc_fail_end(&m, ctx), 0);
+}
+
 static void errors(void **state) {
     (void)state;
     alloc_fail m;
     fv_context *ctx = alloc_fail_begin(&m, 1);
     fv_cache *cache;
     static const fv_cache_desc bad[] = {
-        {0, 1, 8, 8, FV_F32, FV_F32},   {1, 0, 8, 8, FV_F32, FV_F32},    {1, 1, 0, 8, FV_F32, FV_F32},
-        {1, 1, 8, 257, FV_F32, FV_F32}, {1, 1, 32, 32, FV_Q8_0, FV_F32}, {1, 1, 32, 32, FV_F32, (fv_dtype)77},
+        {0, 1, 8, 8, FV_F32, FV_F32},    {1, 0, 8, 8, FV_F32, FV_F32},         {1, 1, 0, 8, FV_F32, FV_F32},
+        {1, 1, 8, 257, FV_F32, FV_F32},  {1, 1, 257, 8, FV_F32, FV_F32},       {1, 1, 16385, 0, FV_F32, FV_F32},
+        {1, 1, 32, 32, FV_Q8_0, FV_F32}, {1, 1, 32, 32, FV_F32, (fv_dtype)77},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        assert_int_equal(fv_cache_create(ctx, &bad[i], &cache), i < 4 ? FV_ERR_ARGUMENT : FV_ERR_UNSUPPORTED);
+        assert_int_equal(fv_cache_create(ctx, &bad[i], &cache), i < 6 ? FV_ERR_ARGUMENT : FV_ERR_UNSUPPORTED);
         assert_null(cache);
     }
     assert_int_equal(fv_cache_create(ctx, &desc_f32, &cache), FV_OK);
@@ -380,7 +435,7 @@ int main(void) {
         cmocka_unit_test(pieces_and_whole),           cmocka_unit_test(forks_do_not_see_each_other),
         cmocka_unit_test(truncate_of_a_fork),         cmocka_unit_test(truncate_frees_and_goes_on),
         cmocka_unit_test(any_type_and_stride),        cmocka_unit_test(errors),
-        cmocka_unit_test(each_allocation_fails_once),
+        cmocka_unit_test(each_allocation_fails_once), cmocka_unit_test(rows_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,134 @@
+/* experimental.h - what works but may still change its form: methods that are no choice on a recipe's axes, and tools.
+ *
+ * Not part of fovea.h. Errors, threads and numbers as in attention.h.
+ */
+#ifndef FOVEA_EXPERIMENTAL_H
+#define FOVEA_EXPERIMENTAL_H
+
+#include "attention.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- EL-attention --------------------------------------------------------------------------------------------------- */
+
+/* Yan et al., EL-Attention: Memory Efficient Lossless Attention for Generation, ICML 2021. Multi-head attention whose cache
+ * holds the hidden states X and no K or V. With x_j a row of X,
+ *   q_h . (W_k,h x_j + b_k,h) = (W_k,h^T q_h) . x_j + q_h . b_k,h
+ * and the last term is the same for all keys: it leaves the softmax as it is. So each head's query is expanded to d_model numbers
+ * and attends to X itself, as key and as value, and W_v,h, b_v,h and W_o see the mix once, since weights sum to 1.
+ *
+ * X is half of what K and V are where h * d_head = d_model, and one X serves all layers that attend to one encoder's output.
+ * The price is arithmetic: d_model instead of d_head multiplications a head and key. Positions that are turned into K after
+ * its projection (RoPE) are not possible: what is cached does not know them.
+ *
+ * Weights are f32, a row for each output: w_q, w_k, w_v (h * d_head, d_model) with biases (h * d_head) or NULL, w_o (d_model,
+ * h * d_head) with its bias (d_model) or NULL. All borrowed. */
+typedef struct fv_el_layer {
+    int64_t d_model; /* 1..16384 */
+    int64_t h, d_head;
+    float scale; /* on the dot product; 0: 1/sqrt(d_head) */
+    const float *w_q, *w_k, *w_v, *w_o;
+    const float *b_q, *b_k, *b_v, *b_o; /* b_k is accepted and has no effect */
+} fv_el_layer;
+
+/* out (n_q, d_model) for the rows `query` (n_q, d_model), both f32 and contiguous, over layer `cache_layer` of a cache of h_kv =
+ * 1, d_k = d_model, d_v = 0 (see fv_cache_desc): append X to it first. Causal: the last row sees the last entry, and so on
+ * backwards. A row that sees nothing gives b_o. Allocates its scratch for the call: about 512 d_model + 12 h d_model bytes a
+ * thread, and the heads' mixes.
+ * The same bits for any number of threads, and for rows at once or one by one. */
+FV_API fv_status fv_el_attention(fv_context *ctx, const fv_el_layer *layer, const fv_cache *x, int cache_layer,
+                                 const float *query, int64_t n_q, bool causal, float *out);
+
+/* ---- work of decoding ------------------------------------------------------------------------------------------------- */
+
+/* Sanovar et al., Lean Attention, 2024. How evenly a batch of one-row decodes with uneven lengths lies on workers: keys that each
+ * worker folds, load (workers). Units of work are handed out in order, each to the worker that is free first, as a run does
+ * when a unit's time is proportional to its keys. A unit is one piece of up to `piece` keys of one sequence and KV head; or,
+ * with piece = 0, all keys of a sequence and KV head. fv_decode_piece() is the piece that runs use; it does not depend on
+ * threads. */
+FV_API fv_status fv_decode_loads(fv_context *ctx, const int32_t *lengths, int64_t b, int64_t h_kv, int64_t piece, int workers,
+                                 int64_t *load);
+FV_API int64_t fv_decode_piece(void);
+
+/* ---- FuseMax: what an attention algorithm costs, from its einsums ------------------------------------------------------- */
+
+/* Nayak et al., FuseMax: Leveraging Extended Einsums to Optimize Attention Accelerator Design, MICRO 2024. An algorithm is a
+ * cascade: einsums in order, each making one tensor. Tensors are written NAME:ranks, a letter a rank:
+ *   p queries    e width of Q and K    f width of V    m keys, or, where they are cut into tiles: M tiles of m keys each
+ * "SN:mp" is read or made for each key and query. A tensor that no einsum makes is an input. A tensor read before it is made, or
+ * by what makes it, is a running one: the value of the tile before. One read without its M is read at its last tile. */
+typedef enum fv_einsum_op { FV_EINSUM_MAC, FV_EINSUM_ADD, FV_EINSUM_MAX, FV_EINSUM_EXP, FV_EINSUM_DIVIDE } fv_einsum_op;
+typedef struct fv_einsum {
+    const char *out;
+    const char *in[4]; /* NULL past the last */
+    fv_einsum_op op;   /* exp is of a difference */
+    bool on_array;     /* done by the 2-D array, else by the row of lanes beside it */
+} fv_einsum;
+typedef struct fv_cascade {
+    const char *name, *title;
+    const fv_einsum *einsum;
+    int n; /* 1..32 */
+} fv_cascade;
+/* The i-th cascade there is, NULL past the end: "3-pass", "3-pass-deferred" (one division a query and column), "2-pass" (local
+ * maxima), "1-pass" (running maxima: FlashAttention-2, and this library's tiles). */
+FV_API const fv_cascade *fv_cascade_at(int i);
+
+typedef struct fv_cascade_sizes {
+    int64_t keys, queries, e, f;
+    int64_t tile;      /* keys of a tile; used where a cascade has M */
+    int64_t rows;      /* queries that are worked on together; 0: all */
+    int64_t instances; /* batch x heads */
+    int element_bytes; /* 2, say */
+} fv_cascade_sizes;
+
+/* A pass is a traversal of all keys that must end before the next can begin. Counted for each input that has keys, where what
+ * is made from it key by key is taken for it; derived from who reads what, not from a schedule. Bounds are the algorithm's: no
+ * order of work needs less. */
+typedef struct fv_cascade_report {
+    int passes; /* of the input with the most */
+    int n_inputs;
+    struct {
+        char name[16];
+        int passes;    /* 0: has no keys */
+        uint64_t rows; /* rows read if passes are read anew: blocks of queries x passes x keys, over all instances */
+    } input[8];
+    int64_t fibre_elements; /* that one query keeps from pass to pass: grows with keys; 0 for one pass */
+    int64_t state_elements; /* that one query keeps within a pass: its own row, running values and sums */
+    uint64_t buffer_bytes;  /* `rows` queries' fibres and states, and a tile (or one key) of each input with keys */
+    uint64_t traffic_bytes; /* inputs and output, each block of queries reading keys once: fibres stay in the buffer */
+    uint64_t spill_bytes;   /* what comes on top if they do not: written once, read once in each later pass */
+    uint64_t array_ops[5], lane_ops[5]; /* by fv_einsum_op */
+} fv_cascade_report;
+FV_API fv_status fv_cascade_analyse(fv_context *ctx, const fv_cascade *cascade, const fv_cascade_sizes *sizes,
+                                    fv_cascade_report *out);
+
+/* A spatial accelerator: an array of rows x columns cells and a row of lanes, each doing one operation a cycle. */
+typedef struct fv_cascade_machine {
+    int64_t rows, columns, lanes;
+    double hz, bytes_per_second;
+    uint64_t buffer_bytes;
+    int exp_macs;                                      /* an exponential is so many multiply-adds, and a subtraction */
+    double pj_mac, pj_add, pj_max, pj_divide, pj_byte; /* picojoules; pj_byte: of memory */
+} fv_cascade_machine;
+/* The paper's: 256 x 256 cells, 256 lanes, 940 MHz, 400 GiB/s, 16 MiB; energies of a 45 nm process. */
+FV_API fv_cascade_machine fv_cascade_machine_default(void);
+
+/* Work of each part if it is never idle; the longest bounds the time. As many queries are worked on together as the buffer
+ * holds, in equal blocks of whole array columns (sizes->rows is not used); if not even one block of columns fits, fibres are
+ * spilled. Registers and the buffer's own energy are not counted. */
+typedef struct fv_cascade_cost {
+    int64_t rows; /* queries worked on together */
+    bool spilled;
+    double array_seconds, lane_seconds, memory_seconds, seconds;
+    double joules;
+    uint64_t memory_bytes;
+} fv_cascade_cost;
+FV_API fv_status fv_cascade_estimate(fv_context *ctx, const fv_cascade *cascade, const fv_cascade_sizes *sizes,
+                                     const fv_cascade_machine *machine, fv_cascade_cost *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
