@@ -149,7 +149,7 @@ static void arena_release(arena *a) {
 /* A decode cache is filled in pieces, so that its source stays small. */
 static fv_status fill_cache(const bench_machine *m, const bench_case *c, arena *a) {
     enum { PIECE = 4096 };
-    fv_cache_desc desc = {1, c->h_kv, c->d, c->d, c->dtype, c->dtype};
+    fv_cache_desc desc = {.layers = 1, .h_kv = c->h_kv, .d_k = c->d, .d_v = c->d, .k_dtype = c->dtype, .v_dtype = c->dtype};
     fv_tensor k = fv_tensor_view(a->k, c->dtype, 1, c->h_kv, PIECE, c->d),
               v = fv_tensor_view(a->v, c->dtype, 1, c->h_kv, PIECE, c->d);
     fv_status status = fv_cache_create(m->ctx, &desc, &a->cache);

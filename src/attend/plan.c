@@ -141,6 +141,7 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     plan->threads = fv_threads(ctx);
     fvi_tile_init(&ctx->cpu, &plan->ops[0]);
     plan->has_half = fvi_tile_init_half(&ctx->cpu, &plan->ops[1]);
+    fvi_quant_init(&ctx->cpu, &plan->quant);
     choose_sizes(plan);
     if (!lay_out(plan)) {
         fv_plan_destroy(plan);

@@ -9,6 +9,7 @@
 #define FVI_PLAN_H
 
 #include "attend/recipe.h"
+#include "kernel/quant.h"
 #include "kernel/tile.h"
 
 enum {
@@ -35,6 +36,7 @@ struct fv_plan {
     fvi_rule rule;       /* the problem's own */
     fvi_tile_ops ops[2]; /* by form: f32, and pairs of bf16 where has_half */
     bool has_half;
+    fvi_quant_ops quant;
     int64_t group;
     int64_t q_block;      /* positions of an item at most */
     int64_t rows;         /* rows of an item at most */

@@ -4,11 +4,11 @@
 #include <math.h>
 #include <string.h>
 
-/* bf16 keys and values take the form of pairs where there is one; anything else is widened to f32. */
+/* bf16 and quantised keys and values take the form of pairs where there is one; anything else is widened to f32. */
 static const fvi_tile_ops *ops_for(const fv_plan *plan, const fv_run *run) {
     fv_dtype k = run->cache != NULL ? run->cache->desc.k_dtype : run->k.dtype;
     fv_dtype v = run->cache != NULL ? run->cache->desc.v_dtype : run->v.dtype;
-    return &plan->ops[plan->has_half && k == FV_BF16 && v == FV_BF16];
+    return &plan->ops[plan->has_half && (k == FV_BF16 || fvi_quantised(k)) && (v == FV_BF16 || fvi_quantised(v))];
 }
 
 void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, int worker, fvi_scratch *out) {
@@ -37,6 +37,9 @@ void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_ite
         int64_t head = fvi_row_head(item, plan->group, r), i = item->q_start + item->row0 + r / plan->group;
         int64_t batch = plan->problem.packed ? 0 : item->sequence;
         fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], d, scratch->q_row);
+        if (run->cache != NULL && run->cache->desc.rotate_k) {
+            plan->quant.rotate(scratch->q_row, (int)d);
+        }
         scratch->ops->pack_q(scratch->q_row, 1, (int)d, (uint8_t *)scratch->q + r * row_bytes);
     }
 }
@@ -176,6 +179,7 @@ static void fold_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *it
     const fvi_leaf *l = &view.leaf;
     view.whole = whole_leaf(plan, item, inside, l);
     view.key_bits = key_mask_bits(plan, run, item, view.key, l->n);
+    fvi_leaf_widen(&plan->quant, scratch->ops->half, plan->problem.d_k, plan->problem.d_v, scratch->gather, &view.leaf);
     scratch->ops->pack_k[l->k_dtype](l->k, l->k_row_bytes, l->n, (int)plan->problem.d_k, scratch->kt);
     scratch->ops->pack_v[l->v_dtype](l->v, l->v_row_bytes, l->n, (int)plan->problem.d_v, scratch->vt);
     view.finite = (view.whole && !plan->problem.has_bias) ||

@@ -421,8 +421,8 @@ static void test_refusals(void **state) {
     o.chunk = 1025;
     assert_refused(f->ctx, fv_session_create(f->model, &o, &s), FV_ERR_ARGUMENT, "1 to 1024");
     o.chunk = 0;
-    o.kv_dtype = FV_Q8_0;
-    assert_refused(f->ctx, fv_session_create(f->model, &o, &s), FV_ERR_ARGUMENT, "q8_0");
+    o.kv_dtype = FV_Q4_1;
+    assert_refused(f->ctx, fv_session_create(f->model, &o, &s), FV_ERR_ARGUMENT, "q4_1");
     o.kv_dtype = FV_F32;
     o.recipe = "no-such-method";
     assert_refused(f->ctx, fv_session_create(f->model, &o, &s), FV_ERR_ARGUMENT, "no-such-method");
