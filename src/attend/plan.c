@@ -69,7 +69,8 @@ static void choose_sizes(fv_plan *plan) {
     plan->partial_rows = fvi_min(plan->rows, fvi_max(FVI_PARTIAL_ROWS, plan->group));
     int64_t pieces = fvi_ceil_div(p->n_kv, FVI_PIECE);
     int64_t bytes = plan->partial_rows * (plan->d_pad + 2) * (int64_t)sizeof(float) + 64;
-    plan->partials = pieces > 1 ? fvi_min(fvi_min(plan->max_items, 4 * plan->threads) * pieces, FVI_PARTIALS_BYTES / bytes) : 0;
+    int64_t cut = p->phase == FV_DECODE ? plan->max_items : fvi_min(plan->max_items, 4 * plan->threads);
+    plan->partials = pieces > 1 ? fvi_min(cut * pieces, FVI_PARTIALS_BYTES / bytes) : 0;
 }
 
 typedef struct layout_cursor {
@@ -142,6 +143,7 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     fvi_tile_init(&ctx->cpu, &plan->ops[0]);
     plan->has_half = fvi_tile_init_half(&ctx->cpu, &plan->ops[1]);
     fvi_quant_init(&ctx->cpu, &plan->quant);
+    fvi_decode_init(&ctx->cpu, &plan->decode);
     choose_sizes(plan);
     if (!lay_out(plan)) {
         fv_plan_destroy(plan);

@@ -4,11 +4,14 @@
  * of the group, position-major, so that rows that see a key are neighbours. Keys are folded in leaves of 64 and pieces of
  * 4096, cut from the sequence's first key. A run gives whole items to threads, or, where items are fewer than threads can
  * use, single pieces of items, whose partial results are folded left to right afterwards: the same arithmetic either way.
+ * The phase, never the number of queries, says how leaves are multiplied: packed for many rows (kernel/tile.h), or read in
+ * place for the few rows of generated tokens (kernel/decode.h).
  */
 #ifndef FVI_PLAN_H
 #define FVI_PLAN_H
 
 #include "attend/recipe.h"
+#include "kernel/decode.h"
 #include "kernel/quant.h"
 #include "kernel/tile.h"
 
@@ -36,6 +39,7 @@ struct fv_plan {
     fvi_rule rule;       /* the problem's own */
     fvi_tile_ops ops[2]; /* by form: f32, and pairs of bf16 where has_half */
     bool has_half;
+    fvi_decode_ops decode; /* used where problem.phase is FV_DECODE */
     fvi_quant_ops quant;
     int64_t group;
     int64_t q_block;      /* positions of an item at most */
@@ -56,6 +60,7 @@ typedef struct fvi_item {
     int64_t n_q, n_kv;    /* of the sequence */
     int64_t q_start, k_start;
     int64_t offset;
+    int64_t piece0; /* number of its first piece in the run */
 } fvi_item;
 
 #endif

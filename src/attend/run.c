@@ -149,7 +149,7 @@ typedef struct job {
     const fv_run *run;
     uint8_t *workspace;
     fvi_item *item;
-    int64_t items, pieces; /* pieces: of the longest sequence */
+    int64_t items, pieces; /* pieces: of all items together */
 } job;
 
 /* The item without its rows: lengths and places of a sequence. */
@@ -184,15 +184,18 @@ static int64_t fit_block(const fv_plan *plan, const fv_run *run) {
     return q_block;
 }
 
+static int64_t pieces_of(const fvi_item *item) { return fvi_ceil_div(item->n_kv, FVI_PIECE); }
+
 /* Late rows of a causal prompt see most keys: they go first, so that threads end together. */
 static void list_items(job *j, int64_t q_block) {
     for (int64_t s = 0; s < j->plan->problem.b; s++) {
         fvi_item item = sequence_item(j->plan, j->run, s);
-        j->pieces = fvi_max(j->pieces, fvi_ceil_div(item.n_kv, FVI_PIECE));
         for (int64_t block = fvi_ceil_div(item.n_q, q_block) - 1; block >= 0; block--) {
             item.row0 = block * q_block;
             item.n_rows = fvi_min(q_block, item.n_q - item.row0);
             for (item.kv_head = 0; item.kv_head < j->plan->problem.h_kv; item.kv_head++) {
+                item.piece0 = j->pieces;
+                j->pieces += pieces_of(&item);
                 j->item[j->items++] = item;
             }
         }
@@ -216,46 +219,61 @@ static void run_item(void *arg, int64_t i, int worker) {
     fvi_tile_finish(plan, j->run, item, &scratch.total);
 }
 
-static fvi_fold partial_at(const job *j, int64_t i, int64_t piece) {
+static fvi_fold partial_at(const job *j, int64_t piece) {
     const fv_plan *plan = j->plan;
-    float *base = (float *)(j->workspace + plan->at.partial + (size_t)(i * j->pieces + piece) * plan->at.partial_bytes);
+    float *base = (float *)(j->workspace + plan->at.partial + (size_t)piece * plan->at.partial_bytes);
     int64_t rows = plan->partial_rows;
     return (fvi_fold){.out = base, .m = base + rows * plan->d_pad, .sum = base + rows * (plan->d_pad + 1)};
+}
+
+/* The item that piece number `piece` of the run belongs to: the last one that begins at or before it, empty ones aside. */
+static const fvi_item *item_of(const job *j, int64_t piece) {
+    int64_t low = 0, high = j->items;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (j->item[middle].piece0 <= piece) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return &j->item[low];
 }
 
 static void run_piece(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const fv_plan *plan = j->plan;
-    const fvi_item *item = &j->item[i / j->pieces];
-    int64_t from = i % j->pieces * FVI_PIECE;
-    fvi_fold fold = partial_at(j, i / j->pieces, i % j->pieces);
+    const fvi_item *item = item_of(j, i);
+    int64_t from = (i - item->piece0) * FVI_PIECE;
+    fvi_fold fold = partial_at(j, i);
     fvi_scratch scratch;
     fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
     fvi_fold_clear(plan, &fold, item->n_rows * plan->group);
-    if (from < item->n_kv) {
-        fvi_tile_load_queries(plan, j->run, item, &scratch);
-        fvi_tile_piece(plan, j->run, item, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &fold);
-    }
+    fvi_tile_load_queries(plan, j->run, item, &scratch);
+    fvi_tile_piece(plan, j->run, item, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &fold);
 }
 
 static void finish_item(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const fv_plan *plan = j->plan;
-    int64_t rows = j->item[i].n_rows * plan->group;
+    const fvi_item *item = &j->item[i];
+    int64_t rows = item->n_rows * plan->group;
     fvi_scratch scratch;
     fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
     fvi_fold_clear(plan, &scratch.total, rows);
-    for (int64_t piece = 0; piece < j->pieces; piece++) {
-        fvi_fold part = partial_at(j, i, piece);
+    for (int64_t piece = 0; piece < pieces_of(item); piece++) {
+        fvi_fold part = partial_at(j, item->piece0 + piece);
         fvi_fold_merge(plan, &scratch.total, &part, rows);
     }
-    fvi_tile_finish(plan, j->run, &j->item[i], &scratch.total);
+    fvi_tile_finish(plan, j->run, item, &scratch.total);
 }
 
+/* Generated tokens are cut whenever there is room, so that a batch of uneven lengths leaves no thread idle; a prompt only where
+ * its items are few. */
 static bool cut_into_pieces(const job *j, int64_t q_block) {
     const fv_plan *plan = j->plan;
-    return j->pieces > 1 && j->items < 4 * plan->threads && j->items * j->pieces <= plan->partials &&
-           q_block * plan->group <= plan->partial_rows;
+    bool few = plan->problem.phase == FV_DECODE || j->items < 4 * plan->threads;
+    return few && j->pieces > j->items && j->pieces <= plan->partials && q_block * plan->group <= plan->partial_rows;
 }
 
 static void sum_stats(const job *j) {
@@ -288,7 +306,7 @@ fv_status fv_plan_run(fv_plan *plan, const fv_run *run, void *workspace, size_t 
     int64_t q_block = fit_block(plan, run);
     list_items(&j, q_block);
     if (cut_into_pieces(&j, q_block)) {
-        fvi_parallel(plan->ctx, j.items * j.pieces, run_piece, &j);
+        fvi_parallel(plan->ctx, j.pieces, run_piece, &j);
         fvi_parallel(plan->ctx, j.items, finish_item, &j);
     } else {
         fvi_parallel(plan->ctx, j.items, run_item, &j);

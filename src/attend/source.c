@@ -44,12 +44,13 @@ static uint8_t *gather_rows(const fv_tensor *t, const uint8_t *from, int n, uint
     return to + FVI_PAGE * (size_t)t->shape[3] * size;
 }
 
-static const uint8_t *rows_of(const fvi_source *s, const fv_tensor *t, int64_t first, int n, uint8_t **gather,
-                              int64_t *row_bytes) {
+static const uint8_t *rows_of(const fvi_source *s, const fv_tensor *t, int64_t first, int n, uint8_t **gather, int64_t *row_bytes,
+                              const uint8_t **next) {
     const uint8_t *rows = fvi_tensor_at(t, s->sequence, s->head, s->start + first);
     int64_t size = (int64_t)fv_dtype_bytes(t->dtype, 1);
     if (t->stride[3] == 1 || t->shape[3] == 1) {
         *row_bytes = t->stride[2] * size;
+        *next = first + n < s->n_kv ? (const uint8_t *)((uintptr_t)rows + (uintptr_t)(n * *row_bytes)) : NULL;
         return rows;
     }
     uint8_t *to = *gather;
@@ -61,11 +62,15 @@ static const uint8_t *rows_of(const fvi_source *s, const fv_tensor *t, int64_t f
 void fvi_source_leaf(const fvi_source *s, int64_t leaf, void *gather, fvi_leaf *out) {
     if (s->cache != NULL) {
         const fvi_page *page = fvi_cache_page(s->cache, s->layer, s->head, leaf);
+        bool more = leaf + 1 < fvi_cache_head_pages(s->cache, s->layer, s->head);
+        const fvi_page *next = more ? fvi_cache_page(s->cache, s->layer, s->head, leaf + 1) : NULL;
         bool gaps = page->max_position - page->min_position != page->n - 1;
         *out = (fvi_leaf){.k = page->k,
                           .v = page->v,
                           .k_scale = page->k_scale,
                           .v_scale = page->v_scale,
+                          .k_next = more ? next->k : NULL,
+                          .v_next = more ? next->v : NULL,
                           .k_row_bytes = (int64_t)s->cache->k_row_bytes,
                           .v_row_bytes = (int64_t)s->cache->v_row_bytes,
                           .k_dtype = s->cache->desc.k_dtype,
@@ -79,8 +84,8 @@ void fvi_source_leaf(const fvi_source *s, int64_t leaf, void *gather, fvi_leaf *
     uint8_t *room = gather;
     *out = (fvi_leaf){.k_dtype = s->k->dtype, .v_dtype = s->v->dtype, .first = first};
     out->n = (int)fvi_min(FVI_PAGE, s->n_kv - first);
-    out->k = rows_of(s, s->k, first, out->n, &room, &out->k_row_bytes);
-    out->v = rows_of(s, s->v, first, out->n, &room, &out->v_row_bytes);
+    out->k = rows_of(s, s->k, first, out->n, &room, &out->k_row_bytes, &out->k_next);
+    out->v = rows_of(s, s->v, first, out->n, &room, &out->v_row_bytes, &out->v_next);
 }
 
 /* Returns the end of what was written, 64-byte aligned since d is a multiple of 32. */

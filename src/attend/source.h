@@ -8,6 +8,7 @@
 typedef struct fvi_leaf {
     const uint8_t *k, *v;
     const uint16_t *k_scale, *v_scale; /* of quantised rows: see kernel/quant.h */
+    const uint8_t *k_next, *v_next;    /* the next leaf's rows, to be asked for in time; NULL: none, or not known */
     int64_t k_row_bytes, v_row_bytes;
     fv_dtype k_dtype, v_dtype;
     int n;

@@ -1,15 +1,10 @@
-/* tile.c - one piece of one item: leaf by leaf, packed once for all its rows, in three stages around a score tile in L1. */
+/* tile.c - one piece of one item: leaf by leaf, opened once for all its rows, in three stages around a score tile in L1. */
 #include "attend/tile.h"
+
+#include "attend/products.h"
 
 #include <math.h>
 #include <string.h>
-
-/* bf16 and quantised keys and values take the form of pairs where there is one; anything else is widened to f32. */
-static const fvi_tile_ops *ops_for(const fv_plan *plan, const fv_run *run) {
-    fv_dtype k = run->cache != NULL ? run->cache->desc.k_dtype : run->k.dtype;
-    fv_dtype v = run->cache != NULL ? run->cache->desc.v_dtype : run->v.dtype;
-    return &plan->ops[plan->has_half && (k == FV_BF16 || fvi_quantised(k)) && (v == FV_BF16 || fvi_quantised(v))];
-}
 
 void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, int worker, fvi_scratch *out) {
     const fvi_layout *at = &plan->at;
@@ -27,20 +22,19 @@ void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, in
         .piece = {(float *)(base + at->m), (float *)(base + at->sum), (float *)(base + at->out)},
         .total = {(float *)(base + at->total_m), (float *)(base + at->total_sum), (float *)(base + at->total)},
         .stats = (fv_run_stats *)((uint8_t *)workspace + at->stats + (size_t)worker * 64),
-        .ops = ops_for(plan, run),
     };
+    fvi_products_pick(plan, run, out);
 }
 
 void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_scratch *scratch) {
-    int64_t d = plan->problem.d_k, rows = item->n_rows * plan->group, row_bytes = fvi_tile_q_bytes(scratch->ops, d);
-    for (int64_t r = 0; r < rows; r++) {
+    for (int64_t r = 0; r < item->n_rows * plan->group; r++) {
         int64_t head = fvi_row_head(item, plan->group, r), i = item->q_start + item->row0 + r / plan->group;
         int64_t batch = plan->problem.packed ? 0 : item->sequence;
-        fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], d, scratch->q_row);
+        fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], plan->problem.d_k, scratch->q_row);
         if (run->cache != NULL && run->cache->desc.rotate_k) {
-            plan->quant.rotate(scratch->q_row, (int)d);
+            plan->quant.rotate(scratch->q_row, (int)plan->problem.d_k);
         }
-        scratch->ops->pack_q(scratch->q_row, 1, (int)d, (uint8_t *)scratch->q + r * row_bytes);
+        fvi_products_pack_query(plan, scratch, r);
     }
 }
 
@@ -85,44 +79,6 @@ static bool whole_leaf(const fv_plan *plan, const fvi_item *item, const fvi_rule
     return fvi_rule_sees_all(&plan->rule, first, last, from, to) && fvi_rule_sees_all(inside, first, last, from, to);
 }
 
-/* By exponents, as integers: a sum of floats would be one long chain. */
-static bool all_finite(const void *packed, bool half, int64_t n) {
-    uint32_t bad = 0;
-    if (half) {
-        const uint16_t *x = packed;
-        for (int64_t i = 0; i < n; i++) {
-            bad |= (x[i] & 0x7f80u) == 0x7f80u;
-        }
-        return bad == 0;
-    }
-    const uint32_t *x = packed;
-    for (int64_t i = 0; i < n; i++) {
-        bad |= (x[i] & 0x7f800000u) == 0x7f800000u;
-    }
-    return bad == 0;
-}
-
-/* A copy of packed V in which the values of unseen keys are zero. */
-static void hide_values(const fv_plan *plan, const fvi_scratch *scratch, uint64_t seen) {
-    const uint8_t *from = scratch->vt;
-    size_t size = scratch->ops->half ? 2 : 4, row = scratch->ops->half ? 2 * (size_t)plan->d_pad : (size_t)plan->d_pad;
-    memcpy(scratch->vt_row, from, (size_t)fvi_tile_v_bytes(plan->problem.d_v) / (scratch->ops->half ? 2 : 1));
-    for (size_t j = 0; j < FVI_LEAF; j++) {
-        for (size_t c = 0; c < (size_t)plan->d_pad && !(seen >> j & 1); c++) {
-            size_t at = scratch->ops->half ? j / 2 * row + 2 * c + j % 2 : j * row + c;
-            memset((uint8_t *)scratch->vt_row + at * size, 0, size);
-        }
-    }
-}
-
-/* pv where a row may not see a value that is not finite: each row gets values of its own. */
-static void pv_apart(const fv_plan *plan, const fvi_score_tile *t, const float *alpha, fvi_scratch *scratch, float *out) {
-    for (int64_t r = 0; r < t->n; r++) {
-        hide_values(plan, scratch, t->seen[r]);
-        scratch->ops->pv(t->s + r * FVI_LEAF, 1, alpha + r, scratch->vt_row, (int)plan->d_pad, out + r * plan->d_pad);
-    }
-}
-
 /* What a leaf is to the rows of an item. */
 typedef struct leaf_view {
     fvi_leaf leaf;
@@ -153,9 +109,7 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
                       int64_t n, fvi_scratch *scratch, fvi_fold *fold) {
     fvi_score_tile t = {plan, run, item, &view->leaf, view->key, first, n, scratch->s, scratch->seen};
     look(plan, item, view, first, n, t.seen, scratch->stats);
-    int d = (int)plan->problem.d_k;
-    const uint8_t *q = (const uint8_t *)scratch->q + first * fvi_tile_q_bytes(scratch->ops, d);
-    scratch->ops->qk(q, (int)n, d, scratch->kt, plan->problem.scale, t.s);
+    fvi_products_scores(plan, &view->leaf, scratch, first, n, t.s);
     fvi_score_parts(&t);
     if (!view->whole || plan->problem.has_bias) {
         fvi_score_hide(&t);
@@ -166,9 +120,9 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
     float *out = fold->out + first * plan->d_pad;
     scratch->ops->soften(t.s, (int)n, fold->m + first, fold->sum + first, scratch->alpha);
     if ((view->whole && !plan->problem.has_bias) || view->finite) {
-        scratch->ops->pv(t.s, (int)n, scratch->alpha, scratch->vt, (int)plan->d_pad, out);
+        fvi_products_values(plan, &view->leaf, scratch, t.s, n, out);
     } else {
-        pv_apart(plan, &t, scratch->alpha, scratch, out);
+        fvi_products_values_apart(plan, &view->leaf, scratch, t.s, n, t.seen, out);
     }
 }
 
@@ -179,11 +133,8 @@ static void fold_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *it
     const fvi_leaf *l = &view.leaf;
     view.whole = whole_leaf(plan, item, inside, l);
     view.key_bits = key_mask_bits(plan, run, item, view.key, l->n);
-    fvi_leaf_widen(&plan->quant, scratch->ops->half, plan->problem.d_k, plan->problem.d_v, scratch->gather, &view.leaf);
-    scratch->ops->pack_k[l->k_dtype](l->k, l->k_row_bytes, l->n, (int)plan->problem.d_k, scratch->kt);
-    scratch->ops->pack_v[l->v_dtype](l->v, l->v_row_bytes, l->n, (int)plan->problem.d_v, scratch->vt);
-    view.finite = (view.whole && !plan->problem.has_bias) ||
-                  all_finite(scratch->vt, scratch->ops->half, plan->d_pad * fvi_round_up(l->n, 2));
+    fvi_products_open_leaf(plan, &view.leaf, scratch);
+    view.finite = (view.whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
     int64_t rows = item->n_rows * plan->group;
     for (int64_t r = 0; r < rows; r += plan->sub_rows) {
         fold_rows(plan, run, item, &view, r, fvi_min(plan->sub_rows, rows - r), scratch, fold);

@@ -15,6 +15,8 @@ typedef struct fvi_scratch {
     float *q_row, *s, *alpha;
     void *q, *kt, *vt, *vt_row, *gather;
     const fvi_tile_ops *ops; /* of the form that K and V of the run take */
+    const fvi_decode_k *key; /* generated tokens: products with K and V in place; NULL: leaves are packed */
+    const fvi_decode_v *value;
     uint64_t *seen;
     fvi_fold piece, total;
     fv_run_stats *stats;

@@ -10,7 +10,7 @@
  *   qk   lane l sums the products of the elements l, l + lanes, ... ; the lanes are folded in the order that each file states;
  *        one product with the scale
  *   pv   each output is rescaled once, then takes one chain over j = 0 .. n-1 (bf16: over pairs j, j+1)
- * Keys n .. 63 of a leaf are never read; their scores are written as 0 and their weights are not looked at.
+ * Keys n .. 63 of a leaf are never read; their scores are written as 0 (the caller hides them), and their weights must be 0.
  */
 #ifndef FVI_KERNEL_DECODE_H
 #define FVI_KERNEL_DECODE_H
@@ -26,20 +26,21 @@ typedef struct fvi_rows {
     const void *data;
     int64_t row_bytes;
     const uint16_t *scale;
-    int n; /* 1..64 */
+    const void *next; /* rows of the leaf after this one, which the kernel asks for meanwhile; never read, may be NULL */
+    int n;            /* 1..64 */
 } fvi_rows;
 
 /* Products with K of one type. */
 typedef struct fvi_decode_k {
-    const char *name; /* of the level: "c", "avx2", "avx512", "avx512bf16", "avx512vnni" */
-    int64_t (*q_bytes)(int d); /* of a packed row of Q, a multiple of 64 */
+    const char *name;                                /* of the level: "c", "avx2", "avx512", "avx512bf16", "avx512vnni" */
+    int64_t (*q_bytes)(int d);                       /* of a packed row of Q, a multiple of 64 */
     void (*pack_q)(const float *q, int d, void *qt); /* one row; q unaligned, qt 64-byte aligned */
     /* s (rows, 64), 64-byte aligned, = scale * (q times k) */
     void (*qk)(const void *qt, int rows, int d, const fvi_rows *k, float scale, float *s);
 } fvi_decode_k;
 
-/* Products with V of one type: out (rows, d_pad), 64-byte aligned: out[r] = out[r] * alpha[r] + sum_j p[r][j] v[j], for columns
- * 0 .. d-1; the others are left as they are. p (rows, 64), 64-byte aligned, may be overwritten. */
+/* Products with V of one type: out (rows, d_pad), 64-byte aligned: out[r] = out[r] * alpha[r] + sum_j p[r][j] v[j]; the columns
+ * past d stay 0. p (rows, 64), 64-byte aligned, may be overwritten. */
 typedef struct fvi_decode_v {
     const char *name;
     void (*pv)(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out);

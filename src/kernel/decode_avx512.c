@@ -1,2 +1,137 @@
-#include "kernel/decode.h"
-void fvi_decode_avx512(fvi_decode_ops *ops) { (void)ops; }
+/* decode_avx512.c - products of generated tokens for AVX-512: f32, f16 and bf16 rows widened in registers.
+ *
+ * qk: up to 4 rows by 4 keys (1 by 16, 2 by 8) in 16 accumulators, so that one fold turns them into 16 scores and a widened
+ * piece of K serves all rows. pv: up to 4 rows by 64 columns. */
+#include "kernel/decode_avx512_inline.h"
+
+static int64_t q_bytes(int d) { return fvi_round_up(d, LANES) * (int64_t)sizeof(float); }
+
+static void pack_q(const float *q, int d, void *qt) {
+    float *to = qt;
+    for (int c = 0; c < d; c += LANES) {
+        _mm512_store_ps(to + c, _mm512_maskz_loadu_ps(first(d - c), q + c));
+    }
+}
+
+/* 16 elements of type `dtype`, a constant where this is inlined; those outside the mask are not read and 0. */
+INLINE __m512 widen(const unsigned char *row, int c, __mmask16 mask, fv_dtype dtype) {
+    if (dtype == FV_F32) {
+        return _mm512_maskz_loadu_ps(mask, row + 4 * c);
+    }
+    __m256i h = mask == 0xffff ? _mm256_loadu_si256((const void *)(row + 2 * c)) : _mm256_maskz_loadu_epi16(mask, row + 2 * c);
+    return dtype == FV_F16 ? _mm512_cvtph_ps(h) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+INLINE int64_t size_of(fv_dtype dtype) { return dtype == FV_F32 ? 4 : 2; }
+
+/* ---- qk ------------------------------------------------------------------------------------------------------------ */
+
+INLINE void score_step(const float *q, int64_t width, const unsigned char *const key[LANES], int c, __mmask16 mask, int rows,
+                       int keys, fv_dtype dtype, __m512 acc[LANES]) {
+    __m512 x[GROUP];
+    UNROLL for (int r = 0; r < rows; r++) { x[r] = _mm512_load_ps(q + r * width + c); }
+    UNROLL for (int j = 0; j < keys; j++) {
+        __m512 y = widen(key[j], c, mask, dtype);
+        UNROLL for (int r = 0; r < rows; r++) { acc[r * keys + j] = _mm512_fmadd_ps(x[r], y, acc[r * keys + j]); }
+    }
+}
+
+INLINE void score_rows(const float *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys, fv_dtype dtype) {
+    const unsigned char *key[LANES];
+    int64_t width = fvi_round_up(d, LANES);
+    for (int j = 0; j < k->n; j += keys) {
+        __m512 acc[LANES];
+        point_at(k, j, keys, key);
+        UNROLL for (int i = 0; i < LANES; i++) { acc[i] = _mm512_setzero_ps(); }
+        int c = 0;
+        for (; c + LANES <= d; c += LANES) {
+            score_step(q, width, key, c, 0xffff, rows, keys, dtype, acc);
+        }
+        if (c < d) {
+            score_step(q, width, key, c, first(d - c), rows, keys, dtype, acc);
+        }
+        for (int i = 0; i < keys; i++) {
+            ask_for(k, j + i, 0, d * size_of(dtype));
+        }
+        store_scores(_mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)), rows, keys, s + j);
+    }
+}
+
+INLINE void score_rows_f32(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys) {
+    score_rows(q, rows, d, k, scale, s, keys, FV_F32);
+}
+INLINE void score_rows_f16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys) {
+    score_rows(q, rows, d, k, scale, s, keys, FV_F16);
+}
+INLINE void score_rows_bf16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys) {
+    score_rows(q, rows, d, k, scale, s, keys, FV_BF16);
+}
+
+static void qk_f32(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
+    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, score_rows_f32);
+}
+static void qk_f16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
+    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, score_rows_f16);
+}
+static void qk_bf16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
+    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, score_rows_bf16);
+}
+
+/* ---- pv ------------------------------------------------------------------------------------------------------------ */
+
+INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+                        int columns, fv_dtype dtype) {
+    __m512 acc[GROUP][WIDE], y[WIDE];
+    __mmask16 last = first(d - c - LANES * (columns - 1));
+    UNROLL for (int r = 0; r < rows; r++) {
+        __m512 a = _mm512_set1_ps(alpha[r]);
+        UNROLL for (int i = 0; i < columns; i++) {
+            acc[r][i] = _mm512_mul_ps(_mm512_load_ps(out + (int64_t)r * d_pad + c + LANES * i), a);
+        }
+    }
+    const unsigned char *row = v->data;
+    for (int j = 0; j < v->n; j++, row += v->row_bytes) {
+        UNROLL for (int i = 0; i < columns; i++) { y[i] = widen(row, c + LANES * i, i + 1 < columns ? 0xffff : last, dtype); }
+        UNROLL for (int r = 0; r < rows; r++) {
+            __m512 x = _mm512_set1_ps(p[r * FVI_LEAF + j]);
+            UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm512_fmadd_ps(x, y[i], acc[r][i]); }
+        }
+        ask_for(v, j, c * size_of(dtype), LANES * columns * size_of(dtype));
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < columns; i++) { _mm512_store_ps(out + (int64_t)r * d_pad + c + LANES * i, acc[r][i]); }
+    }
+}
+
+INLINE void value_block_f32(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+                            int columns) {
+    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, FV_F32);
+}
+INLINE void value_block_f16(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+                            int columns) {
+    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, FV_F16);
+}
+INLINE void value_block_bf16(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+                             int columns) {
+    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, FV_BF16);
+}
+
+static void pv_f32(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {
+    multiply_weights(p, rows, alpha, v, d, d_pad, out, value_block_f32);
+}
+static void pv_f16(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {
+    multiply_weights(p, rows, alpha, v, d, d_pad, out, value_block_f16);
+}
+static void pv_bf16(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {
+    multiply_weights(p, rows, alpha, v, d, d_pad, out, value_block_bf16);
+}
+
+void fvi_decode_avx512(fvi_decode_ops *ops) {
+    static const char name[] = "avx512";
+    ops->k[FV_F32] = (fvi_decode_k){name, q_bytes, pack_q, qk_f32};
+    ops->k[FV_F16] = (fvi_decode_k){name, q_bytes, pack_q, qk_f16};
+    ops->k[FV_BF16] = (fvi_decode_k){name, q_bytes, pack_q, qk_bf16};
+    ops->v[FV_F32] = (fvi_decode_v){name, pv_f32};
+    ops->v[FV_F16] = (fvi_decode_v){name, pv_f16};
+    ops->v[FV_BF16] = (fvi_decode_v){name, pv_bf16};
+}

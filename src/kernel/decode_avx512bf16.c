@@ -1,2 +1,132 @@
-#include "kernel/decode.h"
-void fvi_decode_avx512bf16(fvi_decode_ops *ops) { (void)ops; }
+/* decode_avx512bf16.c - products of generated tokens with bf16 rows by bf16 dot products (vdpbf16ps).
+ *
+ * K's rows are pairs over the width as they lie. V's are pairs over two keys once two rows are interleaved, which leaves the
+ * columns of 32 in the order 0-3 8-11 16-19 24-27 | 4-7 12-15 20-23 28-31: outputs are put into it before a leaf and back
+ * after it. Queries and weights are rounded to bf16. */
+#include "kernel/decode_avx512_inline.h"
+
+enum { PAIRED = 2 * LANES }; /* elements of a register */
+
+static int64_t q_bytes(int d) { return fvi_round_up(d, PAIRED) * 2; }
+
+static void pack_q(const float *q, int d, void *qt) {
+    for (int c = 0; c < (int)fvi_round_up(d, PAIRED); c += LANES) {
+        __m512 x = _mm512_maskz_loadu_ps(first(d - c), q + c);
+        _mm256_store_si256((__m256i *)((char *)qt + 2 * c), (__m256i)_mm512_cvtneps_pbh(x));
+    }
+}
+
+/* 32 elements of a row from element c on; those outside the mask are not read and 0. */
+INLINE __m512i load_pairs(const unsigned char *row, int c, __mmask32 mask) {
+    return mask == UINT32_MAX ? _mm512_loadu_si512(row + 2 * c) : _mm512_maskz_loadu_epi16(mask, row + 2 * c);
+}
+
+INLINE __mmask32 first_pairs(int64_t n) { return n >= PAIRED ? UINT32_MAX : n <= 0 ? 0 : (UINT32_C(1) << n) - 1; }
+
+/* ---- qk ------------------------------------------------------------------------------------------------------------ */
+
+INLINE void score_step(const char *q, int64_t width, const unsigned char *const key[LANES], int c, __mmask32 mask, int rows,
+                       int keys, __m512 acc[LANES]) {
+    __m512bh x[GROUP];
+    UNROLL for (int r = 0; r < rows; r++) { x[r] = (__m512bh)_mm512_load_si512(q + r * width + 2 * c); }
+    UNROLL for (int j = 0; j < keys; j++) {
+        __m512bh y = (__m512bh)load_pairs(key[j], c, mask);
+        UNROLL for (int r = 0; r < rows; r++) { acc[r * keys + j] = _mm512_dpbf16_ps(acc[r * keys + j], x[r], y); }
+    }
+}
+
+INLINE void score_rows(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys) {
+    const unsigned char *key[LANES];
+    int64_t width = q_bytes(d);
+    for (int j = 0; j < k->n; j += keys) {
+        __m512 acc[LANES];
+        point_at(k, j, keys, key);
+        UNROLL for (int i = 0; i < LANES; i++) { acc[i] = _mm512_setzero_ps(); }
+        int c = 0;
+        for (; c + PAIRED <= d; c += PAIRED) {
+            score_step(q, width, key, c, UINT32_MAX, rows, keys, acc);
+        }
+        if (c < d) {
+            score_step(q, width, key, c, first_pairs(d - c), rows, keys, acc);
+        }
+        for (int i = 0; i < keys; i++) {
+            ask_for(k, j + i, 0, 2 * d);
+        }
+        store_scores(_mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)), rows, keys, s + j);
+    }
+}
+
+static void qk(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
+    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, score_rows);
+}
+
+/* ---- pv ------------------------------------------------------------------------------------------------------------ */
+
+/* A row's weights as 32 pairs of bf16 in the first half of its place. */
+INLINE void pair_weights(float *p) {
+    __m512 a = _mm512_load_ps(p), b = _mm512_load_ps(p + 16), c = _mm512_load_ps(p + 32), d = _mm512_load_ps(p + 48);
+    _mm512_store_si512(p, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+    _mm512_store_si512(p + LANES, (__m512i)_mm512_cvtne2ps_pbh(d, c));
+}
+
+/* Two registers of 16 columns <-> the order that interleaved rows have. A single register's partner is 0 and not stored. */
+INLINE void load_outputs(const float *out, __m512 a, bool both, __m512 acc[2]) {
+    __m512 x = _mm512_mul_ps(_mm512_load_ps(out), a);
+    __m512 y = both ? _mm512_mul_ps(_mm512_load_ps(out + LANES), a) : _mm512_setzero_ps();
+    acc[0] = _mm512_shuffle_f32x4(x, y, 0x88);
+    acc[1] = _mm512_shuffle_f32x4(x, y, 0xdd);
+}
+
+INLINE void store_outputs(float *out, bool both, const __m512 acc[2]) {
+    __m512 x = _mm512_shuffle_f32x4(acc[0], acc[1], 0x44), y = _mm512_shuffle_f32x4(acc[0], acc[1], 0xee);
+    _mm512_store_ps(out, _mm512_shuffle_f32x4(x, x, 0xd8));
+    if (both) {
+        _mm512_store_ps(out + LANES, _mm512_shuffle_f32x4(y, y, 0xd8));
+    }
+}
+
+/* `columns` counts registers of 16; an odd one has its pair alone. */
+INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+                        int columns) {
+    __m512 acc[GROUP][WIDE];
+    int halves = (columns + 1) / 2;
+    __mmask32 last = first_pairs(d - c - PAIRED * (halves - 1));
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < halves; i++) {
+            load_outputs(out + (int64_t)r * d_pad + c + PAIRED * i, _mm512_set1_ps(alpha[r]), columns > 1, acc[r] + 2 * i);
+        }
+    }
+    const unsigned char *row = v->data;
+    for (int j = 0; j < v->n; j += 2, row += 2 * v->row_bytes) {
+        UNROLL for (int i = 0; i < halves; i++) {
+            __mmask32 mask = i + 1 < halves ? UINT32_MAX : last;
+            __m512i a = load_pairs(row, c + PAIRED * i, mask);
+            __m512i b = j + 1 < v->n ? load_pairs(row + v->row_bytes, c + PAIRED * i, mask) : _mm512_setzero_si512();
+            __m512bh low = (__m512bh)_mm512_unpacklo_epi16(a, b), high = (__m512bh)_mm512_unpackhi_epi16(a, b);
+            UNROLL for (int r = 0; r < rows; r++) {
+                __m512bh x = (__m512bh)_mm512_set1_ps(p[r * FVI_LEAF + j / 2]);
+                acc[r][2 * i] = _mm512_dpbf16_ps(acc[r][2 * i], x, low);
+                acc[r][2 * i + 1] = _mm512_dpbf16_ps(acc[r][2 * i + 1], x, high);
+            }
+        }
+        ask_for(v, j, 2 * c, 2 * LANES * columns);
+        ask_for(v, j + 1, 2 * c, 2 * LANES * columns);
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int i = 0; i < halves; i++) {
+            store_outputs(out + (int64_t)r * d_pad + c + PAIRED * i, columns > 1, acc[r] + 2 * i);
+        }
+    }
+}
+
+static void pv(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {
+    for (int r = 0; r < rows; r++) {
+        pair_weights(p + r * FVI_LEAF);
+    }
+    multiply_weights(p, rows, alpha, v, d, d_pad, out, value_block);
+}
+
+void fvi_decode_avx512bf16(fvi_decode_ops *ops) {
+    ops->k[FV_BF16] = (fvi_decode_k){"avx512bf16", q_bytes, pack_q, qk};
+    ops->v[FV_BF16] = (fvi_decode_v){"avx512bf16", pv};
+}

@@ -1,5 +1,5 @@
 /* quant_avx512.c - quant.h for AVX-512: a block is two registers. */
-#include "kernel/tile_avx512_inline.h"
+#include "kernel/avx512_inline.h"
 
 #include "kernel/quant_inline.h"
 

@@ -1,6 +1,6 @@
 /* quant_avx512bf16.c - quantised rows to bf16. A scale is at least 2^-24 or 0, so no product is subnormal and the processor's
  * conversion gives the bits of the portable one. */
-#include "kernel/tile_avx512_inline.h"
+#include "kernel/avx512_inline.h"
 
 #include "kernel/quant.h"
 

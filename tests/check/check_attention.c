@@ -67,7 +67,7 @@ typedef struct naive_error {
     double out, lse;
 } naive_error;
 
-/* What is right, per row: out in double, the log-sum-exp; and naive by form: f32, and pairs where K and V are bf16. */
+/* What is right, per row: out in double, the log-sum-exp; and naive by form: f32, and pairs where K is bf16. */
 typedef struct truth {
     row_ref *rows;
     int64_t n;
@@ -76,7 +76,11 @@ typedef struct truth {
     double max_v, max_terms;
 } truth;
 
-static bool may_pair(const fv_run *run) { return run->k.dtype == FV_BF16 && run->v.dtype == FV_BF16; }
+/* Whether the kernels of this context and phase round queries to bf16, to take products in pairs. */
+static bool takes_pairs(const fv_context *ctx, const attention_case *c) {
+    bool v = c->p.phase == FV_DECODE || c->v.t.dtype == FV_BF16;
+    return ctx->cpu.avx512_bf16 && c->k.t.dtype == FV_BF16 && v;
+}
 
 static void add_naive(naive_error *sum, oracle *o, const row_ref *row, int turn, bool pairs, const double *out, double lse) {
     double naive[256], naive_lse;
@@ -98,7 +102,7 @@ static void add_rows(truth *t, oracle *o, int64_t from, int64_t to) {
             continue;
         }
         for (int turn = 0; turn < turns; turn++) {
-            for (int pairs = 0; pairs <= may_pair(o->run); pairs++) {
+            for (int pairs = 0; pairs <= (o->run->k.dtype == FV_BF16); pairs++) {
                 add_naive(&t->naive[pairs], o, &t->rows[r], turn, pairs, out, t->lse[r]);
             }
         }
@@ -155,26 +159,27 @@ static bool errors_of(const attention_case *c, const truth *t, double *out_error
 }
 
 static void check_level(fv_context *ctx, attention_case *c, const truth *t, tally *sum, bool verbose) {
-    const char *level = fv_level_name(fv_context_level(ctx));
+    const char *level = fv_level_name(fv_context_level(ctx)), *phase = c->p.phase == FV_DECODE ? "decode" : "prompt";
     case_reset(c);
     if (case_run(ctx, c) != FV_OK) {
-        printf("FAIL %s %s\n", level, c->text);
+        printf("FAIL %s %s %s\n", level, phase, c->text);
         sum->failures++;
         return;
     }
     double out, lse;
     bool good = errors_of(c, t, &out, &lse);
-    const naive_error *naive = &t->naive[ctx->cpu.avx512_bf16 && may_pair(&c->run)];
+    const naive_error *naive = &t->naive[takes_pairs(ctx, c)];
     double bar = 2 * naive->out + ulp_of(c->p.out_dtype, t->max_v);
     double lse_bar = 2 * naive->lse + 4 * ulp_of(FV_F32, fmax(t->max_terms, 4));
     good = good && out <= bar && lse <= lse_bar;
     sum->worst = fmax(sum->worst, bar > 0 ? out / bar : 0);
     if (!good || !case_out_is_clean(c)) {
         sum->failures++;
-        printf("FAIL %s %s\n     out error %.3g (bar %.3g, naive %.3g), lse error %.3g (bar %.3g), %s\n", level, c->text, out,
-               bar, naive->out, lse, lse_bar, good ? "bytes between rows were written" : "beyond the bar or not finite");
+        printf("FAIL %s %s %s\n     out error %.3g (bar %.3g, naive %.3g), lse error %.3g (bar %.3g), %s\n", level, phase,
+               c->text, out, bar, naive->out, lse, lse_bar,
+               good ? "bytes between rows were written" : "beyond the bar or not finite");
     } else if (verbose) {
-        printf("%-6s %s: out %.2f of its bar, lse %.2f\n", level, c->text, bar > 0 ? out / bar : 0, lse / lse_bar);
+        printf("%-6s %s %s: out %.2f of its bar, lse %.2f\n", level, phase, c->text, bar > 0 ? out / bar : 0, lse / lse_bar);
     }
     sum->level[fv_context_level(ctx)]++;
 }
@@ -238,8 +243,10 @@ int main(int argc, char **argv) {
         case_make(&c, &rng, index, &limits);
         truth t = find_truth(&c, &rng);
         count(&c, &t, &sum);
-        for (int i = 0; i < levels; i++) {
-            check_level(ctx[i], &c, &t, &sum, verbose);
+        for (c.p.phase = FV_PREFILL; c.p.phase <= FV_DECODE; c.p.phase++) {
+            for (int i = 0; i < levels; i++) {
+                check_level(ctx[i], &c, &t, &sum, verbose);
+            }
         }
         forget(&t);
         case_free(&c);

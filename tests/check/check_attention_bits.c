@@ -8,6 +8,7 @@
 #include <math.h>
 
 static int failures, checks;
+static fv_phase phase; /* of every problem: a prompt's kernels, then those of generated tokens */
 
 static void expect(bool good, const char *level, const char *what, const char *detail) {
     checks++;
@@ -27,7 +28,9 @@ static fv_context *open_level(fv_level level, int threads) {
 /* Plans and runs; the result must be FV_OK. */
 static void run_once(fv_context *ctx, const fv_problem *p, const fv_run *run) {
     fv_plan *plan;
-    fv_status status = fv_plan_create(ctx, p, &plan);
+    fv_problem in_phase = *p;
+    in_phase.phase = phase;
+    fv_status status = fv_plan_create(ctx, &in_phase, &plan);
     if (status == FV_OK) {
         guard workspace = guard_make(fv_plan_workspace(plan), 64, true);
         status = fv_plan_run(plan, run, workspace.data, workspace.size);
@@ -49,6 +52,7 @@ static void check_threads(fv_level level, fvi_rng *rng) {
     for (int64_t i = 0; i < 60; i++) {
         attention_case c;
         case_make(&c, rng, i * 5, &limits);
+        c.p.phase = phase;
         unsigned char *out = malloc(c.out.g.size + 1), *lse = malloc(c.lse.size + 1);
         for (int t = 0; t < 8; t++) {
             case_reset(&c);
@@ -323,6 +327,28 @@ static void check_bad_runs(fv_context *ctx) {
     fv_plan_destroy(plan);
 }
 
+static void check_phase(fv_context *ctx, fv_level level, fvi_rng *rng) {
+    check_threads(level, rng);
+    for (int variant = 0; variant < 3; variant++) {
+        for (int dtype = FV_F32; dtype <= FV_BF16; dtype++) {
+            check_chunks(ctx, rng, (fv_dtype)dtype, 600, dtype == FV_F16 ? 80 : 64, variant);
+        }
+        check_chunks(ctx, rng, FV_F16, level == FV_LEVEL_C ? 1100 : 4300, 32, variant);
+    }
+    for (int dtype = FV_F32; dtype <= FV_BF16; dtype++) {
+        check_company(ctx, rng, (fv_dtype)dtype, dtype != FV_F16);
+        for (int i = 0; i < 8; i++) {
+            check_bad_numbers(ctx, rng, (fv_dtype)dtype, i & 1 ? INFINITY : NAN, i & 2, i & 4 ? 40 : 0);
+        }
+    }
+    for (int sink = 0; sink < 2; sink++) {
+        check_empty(ctx, rng, 0, 20, sink);
+        check_empty(ctx, rng, 20, 0, sink);
+        check_empty(ctx, rng, 19, 100, sink);
+        check_empty(ctx, rng, 0, 0, sink);
+    }
+}
+
 int main(int argc, char **argv) {
     uint64_t seed = 1;
     for (int i = 1; i + 1 < argc; i++) {
@@ -335,24 +361,8 @@ int main(int argc, char **argv) {
         if (ctx == NULL) {
             continue;
         }
-        check_threads(level, &rng);
-        for (int variant = 0; variant < 3; variant++) {
-            for (int dtype = FV_F32; dtype <= FV_BF16; dtype++) {
-                check_chunks(ctx, &rng, (fv_dtype)dtype, 600, dtype == FV_F16 ? 80 : 64, variant);
-            }
-            check_chunks(ctx, &rng, FV_F16, level == FV_LEVEL_C ? 1100 : 4300, 32, variant);
-        }
-        for (int dtype = FV_F32; dtype <= FV_BF16; dtype++) {
-            check_company(ctx, &rng, (fv_dtype)dtype, dtype != FV_F16);
-            for (int i = 0; i < 8; i++) {
-                check_bad_numbers(ctx, &rng, (fv_dtype)dtype, i & 1 ? INFINITY : NAN, i & 2, i & 4 ? 40 : 0);
-            }
-        }
-        for (int sink = 0; sink < 2; sink++) {
-            check_empty(ctx, &rng, 0, 20, sink);
-            check_empty(ctx, &rng, 20, 0, sink);
-            check_empty(ctx, &rng, 19, 100, sink);
-            check_empty(ctx, &rng, 0, 0, sink);
+        for (phase = FV_PREFILL; phase <= FV_DECODE; phase++) {
+            check_phase(ctx, level, &rng);
         }
         check_bad_problems(ctx);
         check_bad_runs(ctx);

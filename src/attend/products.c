@@ -1,0 +1,169 @@
+/* products.c - see products.h. */
+#include "attend/products.h"
+
+#include <string.h>
+
+void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scratch) {
+    fv_dtype k = run->cache != NULL ? run->cache->desc.k_dtype : run->k.dtype;
+    fv_dtype v = run->cache != NULL ? run->cache->desc.v_dtype : run->v.dtype;
+    bool decode = plan->problem.phase == FV_DECODE && plan->decode.k[k].qk != NULL && plan->decode.v[v].pv != NULL;
+    /* a prompt's bf16 and quantised keys and values take the form of pairs where there is one; all else is widened to f32 */
+    bool pairs = (k == FV_BF16 || fvi_quantised(k)) && (v == FV_BF16 || fvi_quantised(v));
+    scratch->ops = &plan->ops[plan->has_half && pairs && !decode];
+    scratch->key = decode ? &plan->decode.k[k] : NULL;
+    scratch->value = decode ? &plan->decode.v[v] : NULL;
+}
+
+static uint8_t *query_at(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {
+    int64_t d = plan->problem.d_k;
+    int64_t bytes = scratch->key != NULL ? scratch->key->q_bytes((int)d) : fvi_tile_q_bytes(scratch->ops, d);
+    return (uint8_t *)scratch->q + row * bytes;
+}
+
+void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {
+    int d = (int)plan->problem.d_k;
+    if (scratch->key != NULL) {
+        scratch->key->pack_q(scratch->q_row, d, query_at(plan, scratch, row));
+    } else {
+        scratch->ops->pack_q(scratch->q_row, 1, d, query_at(plan, scratch, row));
+    }
+}
+
+void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch) {
+    if (scratch->key == NULL) {
+        fvi_leaf_widen(&plan->quant, scratch->ops->half, plan->problem.d_k, plan->problem.d_v, scratch->gather, leaf);
+        scratch->ops->pack_k[leaf->k_dtype](leaf->k, leaf->k_row_bytes, leaf->n, (int)plan->problem.d_k, scratch->kt);
+        scratch->ops->pack_v[leaf->v_dtype](leaf->v, leaf->v_row_bytes, leaf->n, (int)plan->problem.d_v, scratch->vt);
+    }
+}
+
+static fvi_rows key_rows(const fvi_leaf *leaf) {
+    return (fvi_rows){
+        .data = leaf->k, .row_bytes = leaf->k_row_bytes, .scale = leaf->k_scale, .next = leaf->k_next, .n = leaf->n};
+}
+
+static fvi_rows value_rows(const fvi_leaf *leaf) {
+    return (fvi_rows){
+        .data = leaf->v, .row_bytes = leaf->v_row_bytes, .scale = leaf->v_scale, .next = leaf->v_next, .n = leaf->n};
+}
+
+void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, int64_t first, int64_t n,
+                         float *s) {
+    const fv_problem *p = &plan->problem;
+    const uint8_t *q = query_at(plan, scratch, first);
+    if (scratch->key != NULL) {
+        fvi_rows k = key_rows(leaf);
+        scratch->key->qk(q, (int)n, (int)p->d_k, &k, p->scale, s);
+    } else {
+        scratch->ops->qk(q, (int)n, (int)p->d_k, scratch->kt, p->scale, s);
+    }
+}
+
+void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, float *s, int64_t n, float *out) {
+    if (scratch->value != NULL) {
+        fvi_rows v = value_rows(leaf);
+        scratch->value->pv(s, (int)n, scratch->alpha, &v, (int)plan->problem.d_v, (int)plan->d_pad, out);
+    } else {
+        scratch->ops->pv(s, (int)n, scratch->alpha, scratch->vt, (int)plan->d_pad, out);
+    }
+}
+
+/* ---- values that are not finite ------------------------------------------------------------------------------------ */
+
+/* By exponents, as integers: a sum of floats would be one long chain. */
+static bool finite_32(const uint32_t *x, int64_t n) {
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        bad |= (x[i] & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad == 0;
+}
+
+static bool finite_16(const uint16_t *x, int64_t n, uint16_t exponent) {
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        bad |= (x[i] & exponent) == exponent;
+    }
+    return bad == 0;
+}
+
+static bool finite_row(const uint8_t *row, fv_dtype dtype, int64_t d) {
+    if (dtype == FV_F32) {
+        return finite_32((const uint32_t *)row, d);
+    }
+    return finite_16((const uint16_t *)row, d, dtype == FV_F16 ? 0x7c00 : 0x7f80);
+}
+
+bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch) {
+    if (scratch->value == NULL) {
+        int64_t n = plan->d_pad * fvi_round_up(leaf->n, 2);
+        return scratch->ops->half ? finite_16(scratch->vt, n, 0x7f80) : finite_32(scratch->vt, n);
+    }
+    bool finite = true;
+    if (fvi_quantised(leaf->v_dtype)) { /* only a scale can be none */
+        for (int64_t i = 0; i < plan->problem.d_v / FVI_QUANT_BLOCK; i++) {
+            finite = finite && finite_16(leaf->v_scale + i * FVI_QUANT_ROWS, leaf->n, 0x7c00);
+        }
+        return finite;
+    }
+    for (int j = 0; j < leaf->n; j++) {
+        finite = finite && finite_row(leaf->v + j * leaf->v_row_bytes, leaf->v_dtype, plan->problem.d_v);
+    }
+    return finite;
+}
+
+/* A copy of packed V in which the values of unseen keys are zero. */
+static void hide_packed(const fv_plan *plan, const fvi_scratch *scratch, uint64_t seen) {
+    const uint8_t *from = scratch->vt;
+    size_t size = scratch->ops->half ? 2 : 4, row = scratch->ops->half ? 2 * (size_t)plan->d_pad : (size_t)plan->d_pad;
+    memcpy(scratch->vt_row, from, (size_t)fvi_tile_v_bytes(plan->problem.d_v) / (scratch->ops->half ? 2 : 1));
+    for (size_t j = 0; j < FVI_LEAF; j++) {
+        for (size_t c = 0; c < (size_t)plan->d_pad && !(seen >> j & 1); c++) {
+            size_t at = scratch->ops->half ? j / 2 * row + 2 * c + j % 2 : j * row + c;
+            memset((uint8_t *)scratch->vt_row + at * size, 0, size);
+        }
+    }
+}
+
+/* The same where scales alone can be not finite. */
+static fvi_rows hide_scales(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, uint64_t seen) {
+    uint16_t *scale = scratch->vt_row;
+    for (int64_t i = 0; i < plan->problem.d_v / FVI_QUANT_BLOCK; i++) {
+        for (int j = 0; j < FVI_QUANT_ROWS; j++) {
+            scale[i * FVI_QUANT_ROWS + j] = seen >> j & 1 ? leaf->v_scale[i * FVI_QUANT_ROWS + j] : 0;
+        }
+    }
+    fvi_rows rows = value_rows(leaf);
+    rows.scale = scale;
+    return rows;
+}
+
+/* A copy of rows of V in which those of unseen keys are zero. */
+static fvi_rows hide_rows(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, uint64_t seen) {
+    if (fvi_quantised(leaf->v_dtype)) {
+        return hide_scales(plan, leaf, scratch, seen);
+    }
+    size_t row = fv_dtype_bytes(leaf->v_dtype, plan->problem.d_v);
+    for (int j = 0; j < leaf->n; j++) {
+        uint8_t *to = (uint8_t *)scratch->vt_row + (size_t)j * row;
+        if (seen >> j & 1) {
+            memcpy(to, leaf->v + j * leaf->v_row_bytes, row);
+        } else {
+            memset(to, 0, row);
+        }
+    }
+    return (fvi_rows){.data = scratch->vt_row, .row_bytes = (int64_t)row, .n = leaf->n};
+}
+
+void fvi_products_values_apart(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, float *s, int64_t n,
+                               const uint64_t *seen, float *out) {
+    for (int64_t r = 0; r < n; r++, s += FVI_LEAF, out += plan->d_pad) {
+        if (scratch->value != NULL) {
+            fvi_rows v = hide_rows(plan, leaf, scratch, seen[r]);
+            scratch->value->pv(s, 1, scratch->alpha + r, &v, (int)plan->problem.d_v, (int)plan->d_pad, out);
+        } else {
+            hide_packed(plan, scratch, seen[r]);
+            scratch->ops->pv(s, 1, scratch->alpha + r, scratch->vt_row, (int)plan->d_pad, out);
+        }
+    }
+}
