@@ -6,7 +6,7 @@
 void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scratch) {
     fv_dtype k = run->cache != NULL ? run->cache->desc.k_dtype : run->k.dtype;
     fv_dtype v = run->cache != NULL ? run->cache->desc.v_dtype : run->v.dtype;
-    bool decode = plan->problem.phase == FV_DECODE && plan->decode.k[k].qk != NULL && plan->decode.v[v].pv != NULL;
+    bool decode = plan->problem.phase == FV_DECODE;
     /* a prompt's bf16 and quantised keys and values take the form of pairs where there is one; all else is widened to f32 */
     bool pairs = (k == FV_BF16 || fvi_quantised(k)) && (v == FV_BF16 || fvi_quantised(v));
     scratch->ops = &plan->ops[plan->has_half && pairs && !decode];
