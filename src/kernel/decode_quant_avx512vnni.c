@@ -11,6 +11,15 @@ enum { WORDS = FVI_QUANT_BLOCK / 4, KEYS = 2 * LANES };
 
 static void pack_q(const float *q, int d, void *qt) { decode_pack_q(q, d, qt); }
 
+/* Parts from .. to - 1 of 64 of the next leaf: its integers, and the scales behind them. Asked for bit by bit: a burst would wait
+ * for the few places that the processor keeps for what is under way. */
+INLINE void ask_parts(const fvi_rows *k, int d, int from, int to) {
+    int64_t lines = k->row_bytes + 2 * d / FVI_QUANT_BLOCK;
+    for (int64_t i = lines * from / FVI_LEAF; k->next != NULL && i < lines * to / FVI_LEAF; i++) {
+        _mm_prefetch((const char *)((uintptr_t)k->next + (uintptr_t)i * 64), _MM_HINT_T1);
+    }
+}
+
 /* Words at .. at + words - 1 of up to 16 keys. */
 INLINE void turn_block(const unsigned char *rows, int64_t row_bytes, int n, int words, __m512i flip, uint32_t *kt) {
     __m512 v[LANES];
@@ -30,11 +39,13 @@ INLINE void turn_block(const unsigned char *rows, int64_t row_bytes, int n, int 
     }
 }
 
-INLINE void turn(const fvi_rows *k, int bytes, uint8_t flip_byte, uint32_t *kt) {
+/* Asks for half of the next leaf. */
+INLINE void turn(const fvi_rows *k, int d, int bytes, uint8_t flip_byte, uint32_t *kt) {
     const __m512i flip = _mm512_set1_epi8((char)flip_byte);
     for (int j = 0; j < k->n; j += LANES) {
         const unsigned char *rows = (const unsigned char *)k->data + j * k->row_bytes;
         for (int at = 0; at < bytes; at += 64) {
+            ask_parts(k, d, (j + LANES * at / bytes) / 2, (j + LANES * (at + 64 < bytes ? at + 64 : bytes) / bytes) / 2);
             uint32_t *to = kt + at / 4 * FVI_LEAF + j;
             if (k->n - j >= LANES && bytes - at >= 64) {
                 turn_block(rows + at, k->row_bytes, LANES, LANES, flip, to);
@@ -42,14 +53,6 @@ INLINE void turn(const fvi_rows *k, int bytes, uint8_t flip_byte, uint32_t *kt) 
                 turn_block(rows + at, k->row_bytes, k->n - j, (bytes - at) / 4, flip, to);
             }
         }
-    }
-}
-
-/* The next leaf's integers, and the scales behind them. */
-INLINE void ask_leaf(const fvi_rows *k, int d, int from, int to) {
-    int64_t lines = k->row_bytes + 2 * d / FVI_QUANT_BLOCK;
-    for (int64_t i = lines * from / FVI_LEAF; k->next != NULL && i < lines * to / FVI_LEAF; i++) {
-        _mm_prefetch((const char *)((uintptr_t)k->next + (uintptr_t)i * 64), _MM_HINT_T1);
     }
 }
 
@@ -92,7 +95,7 @@ INLINE void block_q4_0(const decode_query *q, int rows, int i, const uint32_t *k
 }
 
 INLINE void score_keys(const decode_query *q, int rows, int d, const fvi_rows *k, int j, const uint32_t *kt, float scale,
-                       float *s, fv_dtype dtype) {
+                       float *s, bool ask, fv_dtype dtype) {
     __m512 acc[GROUP][2];
     __m512i sum[GROUP][2];
     __mmask16 mask[2] = {first(k->n - j), first(k->n - j - LANES)};
@@ -102,6 +105,10 @@ INLINE void score_keys(const decode_query *q, int rows, int d, const fvi_rows *k
             block_q8_0(q, rows, i, kt + j, sum);
         } else {
             block_q4_0(q, rows, i, kt + j, sum);
+        }
+        if (ask) {
+            int blocks = d / FVI_QUANT_BLOCK;
+            ask_parts(k, d, (FVI_LEAF + j + KEYS * i / blocks) / 2, (FVI_LEAF + j + KEYS * (i + 1) / blocks) / 2);
         }
         UNROLL for (int half = 0; half < 2; half++) {
             __m512 by = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask[half], k->scale + i * FVI_LEAF + j + half * LANES));
@@ -127,7 +134,7 @@ INLINE void score_rows(const void *qt, int row, int rows, int d, const fvi_rows 
     s += row * FVI_LEAF;
     for (int j = 0; j < FVI_LEAF; j += KEYS) {
         if (j < k->n) {
-            score_keys(q, rows, d, k, j, kt, scale, s, dtype);
+            score_keys(q, rows, d, k, j, kt, scale, s, row == 0, dtype);
         } else {
             for (int r = 0; r < rows; r++) {
                 memset(s + r * FVI_LEAF + j, 0, KEYS * sizeof *s);
@@ -139,8 +146,7 @@ INLINE void score_rows(const void *qt, int row, int rows, int d, const fvi_rows 
 INLINE void qk(const void *qt, int rows, int d, const fvi_rows *k, float scale, float *s, fv_dtype dtype) {
     uint32_t kt[256 / 4 * FVI_LEAF] __attribute__((aligned(64)));
     int row = 0;
-    turn(k, (int)fvi_quant_row_bytes(dtype, d), dtype == FV_Q8_0 ? 0x80 : 0, kt);
-    ask_leaf(k, d, 0, FVI_LEAF);
+    turn(k, d, (int)fvi_quant_row_bytes(dtype, d), dtype == FV_Q8_0 ? 0x80 : 0, kt);
     for (; row + GROUP <= rows; row += GROUP) {
         score_rows(qt, row, 4, d, k, kt, scale, s, dtype);
     }
