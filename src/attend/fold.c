@@ -12,8 +12,8 @@ void fvi_fold_clear(const fv_plan *plan, fvi_fold *fold, int64_t rows) {
     memset(fold->out, 0, (size_t)(rows * plan->d_pad) * sizeof(float));
 }
 
-/* exp(m - to), where an empty state (-inf) counts nothing. */
-static float factor(float m, float to) { return m == -INFINITY ? 0.0f : m == to ? 1.0f : expf(m - to); }
+/* 2^(m - to), where an empty state (-inf) counts nothing. */
+static float factor(float m, float to) { return m == -INFINITY ? 0.0f : m == to ? 1.0f : exp2f(m - to); }
 
 void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece, int64_t rows) {
     for (int64_t r = 0; r < rows; r++) {
@@ -51,7 +51,7 @@ void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         float *out = fold->out + r * plan->d_pad;
         int64_t head = fvi_row_head(item, plan->group, r), i = item->q_start + item->row0 + r / plan->group;
         if (p->has_sink_logits) {
-            add_sink(plan, run->sink_logits[head], &fold->m[r], &fold->sum[r], out);
+            add_sink(plan, run->sink_logits[head] * (float)FVI_LOG2E, &fold->m[r], &fold->sum[r], out);
         }
         float sum = fold->sum[r];
         for (int64_t c = 0; c < p->d_v; c++) {
@@ -62,7 +62,8 @@ void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         }
         fvi_store_row(p->out_dtype, out, p->d_v, fvi_tensor_at(&run->out, batch, head, i), run->out.stride[3]);
         if (run->lse != NULL) {
-            run->lse[(batch * p->h_q + head) * n_rows_out + i] = sum == 0 ? -INFINITY : fold->m[r] + logf(sum);
+            run->lse[(batch * p->h_q + head) * n_rows_out + i] =
+                sum == 0 ? -INFINITY : (fold->m[r] + log2f(sum)) * (float)FVI_LN2;
         }
     }
 }

@@ -133,6 +133,7 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     if (plan->problem.scale == 0) {
         plan->problem.scale = 1.0f / sqrtf((float)problem->d_k);
     }
+    plan->scale = (float)((double)plan->problem.scale * FVI_LOG2E);
     plan->choice = (fvi_choice){.selector = &fvi_select_dense};
     if (problem->recipe != NULL) {
         plan->choice = problem->recipe->choice[problem->phase];

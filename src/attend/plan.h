@@ -15,6 +15,9 @@
 #include "kernel/quant.h"
 #include "kernel/tile.h"
 
+#define FVI_LOG2E 1.4426950408889634
+#define FVI_LN2 0.6931471805599453
+
 enum {
     FVI_PIECE = 4096,              /* keys */
     FVI_ITEM_ROWS = 256,           /* rows of an item, at most, if the group allows */
@@ -37,6 +40,7 @@ struct fv_plan {
     fv_problem problem;
     fvi_choice choice;
     fvi_rule rule;       /* the problem's own */
+    float scale;         /* of products: the problem's, to scores that are logarithms to the base 2 */
     fvi_tile_ops ops[2]; /* by form: f32, and pairs of bf16 where has_half */
     bool has_half;
     fvi_decode_ops decode; /* used where problem.phase is FV_DECODE */

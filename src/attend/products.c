@@ -53,9 +53,9 @@ void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
     const uint8_t *q = query_at(plan, scratch, first);
     if (scratch->key != NULL) {
         fvi_rows k = key_rows(leaf);
-        scratch->key->qk(q, (int)n, (int)p->d_k, &k, p->scale, s);
+        scratch->key->qk(q, (int)n, (int)p->d_k, &k, plan->scale, s);
     } else {
-        scratch->ops->qk(q, (int)n, (int)p->d_k, scratch->kt, p->scale, s);
+        scratch->ops->qk(q, (int)n, (int)p->d_k, scratch->kt, plan->scale, s);
     }
 }
 

@@ -6,7 +6,7 @@
 #include <math.h>
 
 static void soft_cap(const fvi_score_tile *t) {
-    float cap = t->plan->problem.soft_cap;
+    float cap = t->plan->problem.soft_cap * (float)FVI_LOG2E;
     for (int64_t i = 0; i < t->n * FVI_LEAF; i++) {
         t->s[i] = cap * tanhf(t->s[i] / cap);
     }
@@ -15,7 +15,7 @@ static void soft_cap(const fvi_score_tile *t) {
 static void alibi(const fvi_score_tile *t) {
     for (int64_t r = 0; r < t->n; r++) {
         int64_t position = fvi_row_position(t->item, t->plan->group, t->first + r);
-        float slope = t->run->alibi_slopes[fvi_row_head(t->item, t->plan->group, t->first + r)];
+        float slope = t->run->alibi_slopes[fvi_row_head(t->item, t->plan->group, t->first + r)] * (float)FVI_LOG2E;
         float *s = t->s + r * FVI_LEAF;
         for (int j = 0; j < t->leaf->n; j++) {
             int64_t distance = position - fvi_key_position(t->leaf, j);
@@ -33,7 +33,7 @@ static void bias(const fvi_score_tile *t) {
         float *s = t->s + r * FVI_LEAF;
         for (int j = 0; j < t->leaf->n; j++) {
             float value = x[(t->leaf_key + j) * b->stride[3]];
-            s[j] += value;
+            s[j] += value * (float)FVI_LOG2E;
             if (value == -INFINITY) {
                 t->seen[r] &= ~(UINT64_C(1) << j);
             }

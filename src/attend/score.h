@@ -1,12 +1,17 @@
 /* score.h - score parts: what happens to a tile of scaled dot products before they are weighed.
  *
- * A part is a function of (score tile, positions). To add one: a function here, and a line in fvi_score_parts.
+ * A part is a function of (score tile, positions). To add one: a function here, and a line in fvi_score_parts. Scores are
+ * logarithms to the base 2 from here to the end of the fold, so that weights are powers of 2: what a problem states as natural
+ * logarithms is multiplied by FVI_LOG2E.
  */
 #ifndef FVI_SCORE_H
 #define FVI_SCORE_H
 
 #include "attend/plan.h"
 #include "attend/source.h"
+
+#define FVI_LOG2E 1.4426950408889634
+#define FVI_LN2   0.6931471805599453
 
 /* A tile of scores: rows first .. first + n - 1 of an item against a leaf. */
 typedef struct fvi_score_tile {

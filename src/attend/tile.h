@@ -6,7 +6,7 @@
 
 /* Running state of an item's rows over some keys: (max, sum, unnormalised out). */
 typedef struct fvi_fold {
-    float *m, *sum; /* (rows) */
+    float *m, *sum; /* (rows); m to the base 2 */
     float *out;     /* (rows, d_pad) */
 } fvi_fold;
 

@@ -41,22 +41,21 @@ INLINE void transpose16(__m512 v[LANES]) {
     }
 }
 
-/* exp(x) for x <= 0 or NaN: x = n ln 2 + r with |r| <= ln 2 / 2, n by adding 1.5 * 2^23 + 127, which leaves the bits of 2^n
- * at the low end; e^r = 1 + r + r^2 q(r), q minimax in relative error, 2^-28. */
-INLINE __m512 exp_negative(__m512 x) {
-    const __m512 magic = _mm512_set1_ps(0x1.8p23f + 127.0f);
-    __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.33654f), _CMP_NLT_UQ);
-    __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p0f), magic);
-    __m512 n = _mm512_sub_ps(t, magic);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
-    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.6a23d0p-10f), r, _mm512_set1_ps(0x1.123a20p-7f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5558f2p-5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.555492p-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fffffcp-2f));
-    p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r);
-    __m512 scale = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23));
-    return _mm512_maskz_fmadd_ps(normal, p, scale, scale);
+/* 2^x for x <= 0 or NaN: f = x - floor(x), 2^f = 1 + f q(f), minimax in relative error: 2^-23.5, or 2^-18.4 where the result is
+ * rounded to bf16 (`brief`). scalef multiplies by 2^floor(x); -inf gives f = 0 and 0 exactly, NaN stays NaN. */
+INLINE __m512 exp2_negative(__m512 x, _Bool brief) {
+    __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p;
+    if (brief) {
+        p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.b7f75cp-7f), f, _mm512_set1_ps(0x1.abf854p-5f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ee2454p-3f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62d6c6p-1f));
+    } else {
+        p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.e96912p-10f), f, _mm512_set1_ps(0x1.277c1cp-7f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c91c10p-5f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebdb6ap-3f));
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e4bap-1f));
+    }
+    return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1)), x);
 }
 
 INLINE __m512 fold(__m512 a, __m512 b, _Bool add) { return add ? _mm512_add_ps(a, b) : _mm512_max_ps(a, b); }

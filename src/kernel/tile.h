@@ -4,10 +4,9 @@
  * products are packed in one of two forms, f32 or, for bf16 K and V where the processor has bf16 dot products, pairs of bf16.
  * The arithmetic of a row is fixed, so that its bits do not depend on which rows stand beside it (within one table):
  *   qk      each score is one chain over c = 0 .. d-1 from 0, then one product with the scale
- *   soften  the leaf's maximum; the sum of the 64 weights in the order that each file states
- *   pv      each output is rescaled once, then takes one chain over j = 0 .. 63
- * A chain is of fused multiply-adds (portable C may round products and sums apart: it has its own bits), or of dot products of
- * pairs.
+ *   soften  scores are logarithms to the base 2 (the scale brings the factor); the leaf's maximum; the sum of the 64 weights in
+ * the order that each file states pv      each output is rescaled once, then takes one chain over j = 0 .. 63 A chain is of fused
+ * multiply-adds (portable C may round products and sums apart: it has its own bits), or of dot products of pairs.
  *
  * Buffers are 64-byte aligned unless said otherwise. d_pad = fvi_tile_pad(d_v): widths are padded with zeros to 16 columns.
  */
@@ -43,10 +42,10 @@ typedef struct fvi_tile_ops {
     void (*qk)(const void *qt, int rows, int d, const void *kt, float scale, float *s);
 
     /* For each row r: with x = s[r][0..63] (-inf where hidden), m' = max(m[r], max x) and ref = m' (0 if m' is -inf):
-     *   s[r][j] = exp(x_j - ref), alpha[r] = exp(m[r] - ref), sum[r] = sum[r] * alpha[r] + sum of the weights, m[r] = m'.
+     *   s[r][j] = 2^(x_j - ref), alpha[r] = 2^(m[r] - ref), sum[r] = sum[r] * alpha[r] + sum of the weights, m[r] = m'.
      * Half: the weights are left as 64 bf16 in the first half of the row's place, summed before they were rounded.
-     * exp(-inf) is 0 exactly, exp(0) is 1 exactly, NaN stays NaN; its relative error is at most 2^-22.5, weights below 2^-126
-     * may be 0. m, sum, alpha unaligned. */
+     * 2^-inf is 0 exactly, 2^0 is 1 exactly, NaN stays NaN; a weight's relative error is at most 2^-22.4 (half: 2^-18 before it
+     * is rounded to bf16, and of the sum), weights below 2^-126 may be 0. m, sum, alpha unaligned. */
     void (*soften)(float *s, int rows, float *m, float *sum, float *alpha);
 
     /* out (rows, d_pad): out[r] = out[r] * alpha[r] + sum_j p[r][j] vt[j]. p as soften leaves it. */

@@ -4,33 +4,11 @@
  * chains in flight. soften works on 8 rows together, as in tile_avx512.c. */
 #include "kernel/tile.h"
 
-#include <immintrin.h>
-#include <string.h>
+#include "kernel/avx2_inline.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)") /* the other spelling is heeded too late to keep arrays in registers */
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-enum { LANES = 8, ROWS = 6, NARROW = 2, WIDE = 4 };
+enum { ROWS = 6, NARROW = 2, WIDE = 4 };
 
 /* ---- packing ------------------------------------------------------------------------------------------------------- */
-
-/* 8 elements from `p`, of which only the first n are read; the others are 0. `dtype` is a constant where this is inlined. */
-INLINE __m256 widen(const void *p, int64_t n, fv_dtype dtype) {
-    unsigned char part[32] = {0};
-    if (n < LANES) {
-        memcpy(part, p, n > 0 ? (size_t)n * (dtype == FV_F32 ? 4 : 2) : 0);
-        p = part;
-    }
-    if (dtype == FV_F32) {
-        return _mm256_loadu_ps(p);
-    }
-    __m128i h = _mm_loadu_si128(p);
-    return dtype == FV_F16 ? _mm256_cvtph_ps(h) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
 
 /* v[row] lane column -> v[column] lane row: pairs of rows, fours of rows, then halves of registers. */
 INLINE void transpose8(__m256 v[LANES]) {
@@ -206,36 +184,19 @@ static void pv(const float *p, int rows, const float *alpha, const void *packed,
 
 /* ---- soften -------------------------------------------------------------------------------------------------------- */
 
-/* exp(x) for x <= 0 or NaN; see tile_avx512.c. */
-INLINE __m256 exp_negative(__m256 x) {
+/* 2^x for x <= 0 or NaN: x = n + f with |f| <= 1/2, n by adding 1.5 * 2^23 + 127, which leaves the bits of 2^n at the low end;
+ * 2^f = 1 + f q(f), minimax in relative error, 2^-28. */
+INLINE __m256 exp2_negative(__m256 x) {
     const __m256 magic = _mm256_set1_ps(0x1.8p23f + 127.0f);
-    __m256 normal = _mm256_cmp_ps(x, _mm256_set1_ps(-87.33654f), _CMP_NLT_UQ);
-    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(0x1.715476p0f), magic);
-    __m256 n = _mm256_sub_ps(t, magic);
-    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), x);
-    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
-    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0x1.6a23d0p-10f), r, _mm256_set1_ps(0x1.123a20p-7f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.5558f2p-5f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.555492p-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.fffffcp-2f));
-    p = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r);
+    __m256 normal = _mm256_cmp_ps(x, _mm256_set1_ps(-126), _CMP_NLT_UQ);
+    __m256 t = _mm256_add_ps(x, magic), f = _mm256_sub_ps(x, _mm256_sub_ps(t, magic));
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(0x1.416b50p-13f), f, _mm256_set1_ps(0x1.5f082ep-10f));
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.3b2de0p-7f));
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.c6af7cp-5f));
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.ebfbdcp-3f));
+    p = _mm256_mul_ps(_mm256_fmadd_ps(p, f, _mm256_set1_ps(0x1.62e430p-1f)), f);
     __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23));
     return _mm256_and_ps(normal, _mm256_fmadd_ps(p, scale, scale));
-}
-
-INLINE __m256 fold(__m256 a, __m256 b, bool add) { return add ? _mm256_add_ps(a, b) : _mm256_max_ps(a, b); }
-
-/* Lane r = the 8 lanes of v[r] folded, halves onto halves: 4, 2, 1. Each step folds two registers into one. */
-INLINE __m256 fold8(const __m256 v[LANES], bool add) {
-    __m256 t[4], u[2];
-    UNROLL for (int i = 0; i < 4; i++) {
-        t[i] = fold(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31), add);
-    }
-    UNROLL for (int i = 0; i < 2; i++) {
-        __m256 a = t[2 * i], b = t[2 * i + 1];
-        u[i] = fold(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee), add);
-    }
-    return fold(_mm256_shuffle_ps(u[0], u[1], 0x88), _mm256_shuffle_ps(u[0], u[1], 0xdd), add);
 }
 
 /* ((v0 + v1) + (v2 + v3)) + ((v4 + v5) + (v6 + v7)), by lanes; fold8 does the rest. */
@@ -254,7 +215,7 @@ INLINE __m256 max64(const float *s) {
 INLINE __m256 weigh64(float *s, __m256 ref) {
     __m256 v[FVI_LEAF / LANES];
     UNROLL for (int i = 0; i < FVI_LEAF / LANES; i++) {
-        v[i] = exp_negative(_mm256_sub_ps(_mm256_load_ps(s + LANES * i), ref));
+        v[i] = exp2_negative(_mm256_sub_ps(_mm256_load_ps(s + LANES * i), ref));
         _mm256_store_ps(s + LANES * i, v[i]);
     }
     return fold_row(v, true);
@@ -271,7 +232,7 @@ static void soften8(float *s, int rows, float *m, float *sum, float *alpha) {
     __m256 old = _mm256_blendv_ps(hidden, _mm256_maskload_ps(m, mask), _mm256_castsi256_ps(mask));
     __m256 top = _mm256_max_ps(fold8(part, false), old);
     __m256 zeroed = _mm256_and_ps(top, _mm256_cmp_ps(top, hidden, _CMP_NEQ_UQ));
-    __m256 correction = exp_negative(_mm256_sub_ps(old, zeroed));
+    __m256 correction = exp2_negative(_mm256_sub_ps(old, zeroed));
     _mm256_store_ps(ref, zeroed);
     for (int r = 0; r < LANES; r++) {
         part[r] = r < rows ? weigh64(s + r * FVI_LEAF, _mm256_set1_ps(ref[r])) : _mm256_setzero_ps();

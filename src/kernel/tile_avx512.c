@@ -95,7 +95,7 @@ static void pv(const float *p, int rows, const float *alpha, const void *vt, int
 INLINE __m512 weigh64(float *s, __m512 ref) {
     __m512 v[COLUMNS];
     UNROLL for (int i = 0; i < COLUMNS; i++) {
-        v[i] = exp_negative(_mm512_sub_ps(_mm512_load_ps(s + LANES * i), ref));
+        v[i] = exp2_negative(_mm512_sub_ps(_mm512_load_ps(s + LANES * i), ref), false);
         _mm512_store_ps(s + LANES * i, v[i]);
     }
     return _mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3]));

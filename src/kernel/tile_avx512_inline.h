@@ -141,7 +141,7 @@ INLINE void soften16(float *s, int rows, float *m, float *sum, float *alpha, __m
     __m512 old = _mm512_mask_loadu_ps(hidden, mask, m);
     __m512 top = _mm512_max_ps(fold16(part, false), old);
     __m512 zeroed = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(top, hidden, _CMP_NEQ_UQ), top);
-    __m512 correction = exp_negative(_mm512_sub_ps(old, zeroed));
+    __m512 correction = exp2_negative(_mm512_sub_ps(old, zeroed), false);
     _mm512_store_ps(ref, zeroed);
     for (int r = 0; r < LANES; r++) {
         part[r] = r < rows ? weigh(s + r * FVI_LEAF, _mm512_set1_ps(ref[r])) : _mm512_setzero_ps();

@@ -104,7 +104,7 @@ static void pv(const float *p, int rows, const float *alpha, const void *vt, int
 /* Weights as bf16 in the first half of the row's place; their sum is taken before they are rounded. */
 INLINE __m512 weigh64_half(float *s, __m512 ref) {
     __m512 v[COLUMNS];
-    UNROLL for (int i = 0; i < COLUMNS; i++) { v[i] = exp_negative(_mm512_sub_ps(_mm512_load_ps(s + LANES * i), ref)); }
+    UNROLL for (int i = 0; i < COLUMNS; i++) { v[i] = exp2_negative(_mm512_sub_ps(_mm512_load_ps(s + LANES * i), ref), true); }
     _mm512_store_si512(s, (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]));
     _mm512_store_si512(s + LANES, (__m512i)_mm512_cvtne2ps_pbh(v[3], v[2]));
     return _mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3]));

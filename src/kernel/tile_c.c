@@ -114,24 +114,23 @@ static void qk(const void *qt, int rows, int d, const void *packed, float scale,
     }
 }
 
-/* exp(x) for x <= 0 or NaN: x = n ln 2 + r with |r| <= ln 2 / 2, n found by adding 1.5 * 2^23, whose last place is 1. The
- * high part of ln 2 has 16 digits, so that n * high is exact. e^r = 1 + r + r^2 q(r), q minimax in relative error, 2^-28. */
-static inline float exp_negative(float x) {
+/* 2^x for x <= 0 or NaN: x = n + f with |f| <= 1/2, n found by adding 1.5 * 2^23, whose last place is 1; 2^f = 1 + f q(f),
+ * minimax in relative error, 2^-28. */
+static inline float exp2_negative(float x) {
     const float magic = 0x1.8p23f;
     union {
         float f;
         uint32_t u;
-    } t = {.f = x * 0x1.715476p0f + magic}, scale;
-    float n = t.f - magic;
-    float r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
-    float p = 0x1.6a23d0p-10f;
-    p = p * r + 0x1.123a20p-7f;
-    p = p * r + 0x1.5558f2p-5f;
-    p = p * r + 0x1.555492p-3f;
-    p = p * r + 0x1.fffffcp-2f;
-    p = (p * r) * r + r;
+    } t = {.f = x + magic}, scale;
+    float f = x - (t.f - magic);
+    float p = 0x1.416b50p-13f;
+    p = p * f + 0x1.5f082ep-10f;
+    p = p * f + 0x1.3b2de0p-7f;
+    p = p * f + 0x1.c6af7cp-5f;
+    p = p * f + 0x1.ebfbdcp-3f;
+    p = (p * f + 0x1.62e430p-1f) * f;
     scale.u = (t.u + 127u) << 23;
-    return x < -87.33654f ? 0.0f : (p + 1.0f) * scale.f;
+    return x < -126 ? 0.0f : (p + 1.0f) * scale.f;
 }
 
 /* Lanes of 16: (v0 + v1) + (v2 + v3), then halves onto halves: 8, 4, 2, 1. */
@@ -168,9 +167,9 @@ static void soften(float *s, int rows, float *m, float *sum, float *alpha) {
     for (int r = 0; r < rows; r++, s += FVI_LEAF) {
         float top = max64(s, m[r]), ref = top == -__builtin_inff() ? 0.0f : top;
         for (int j = 0; j < FVI_LEAF; j++) {
-            s[j] = exp_negative(s[j] - ref);
+            s[j] = exp2_negative(s[j] - ref);
         }
-        alpha[r] = exp_negative(m[r] - ref);
+        alpha[r] = exp2_negative(m[r] - ref);
         sum[r] = sum[r] * alpha[r] + sum64(s);
         m[r] = top;
     }
