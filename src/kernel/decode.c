@@ -16,6 +16,7 @@ void fvi_decode_init(const fvi_cpu *cpu, fvi_decode_ops *ops) {
     }
     if (cpu->avx512_bf16) {
         fvi_decode_avx512bf16(ops);
+        fvi_decode_quant_avx512bf16(ops);
     }
     if (cpu->avx512_vnni) {
         fvi_decode_quant_avx512vnni(ops);

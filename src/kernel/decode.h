@@ -11,7 +11,8 @@
  *        one product with the scale
  *   pv   each output is rescaled once, then takes one chain over j = 0 .. n-1 (bf16: over pairs j, j+1)
  * Quantised K takes Q quantised likewise, and products of integers: exact within a block of 32, one chain over the blocks.
- * Quantised V takes weights multiplied by its scales.
+ * Quantised V takes weights multiplied by its scales (and then rounded to bf16, where the
+ * processor has bf16 dot products).
  * Keys n .. 63 of a leaf are never read; their scores are written as 0 (the caller hides them), and their weights must be 0.
  */
 #ifndef FVI_KERNEL_DECODE_H
@@ -66,6 +67,7 @@ void fvi_decode_avx512bf16(fvi_decode_ops *ops);
 void fvi_decode_quant_c(fvi_decode_ops *ops);
 void fvi_decode_quant_avx2(fvi_decode_ops *ops);
 void fvi_decode_quant_avx512(fvi_decode_ops *ops);     /* V; K stays with the level below */
+void fvi_decode_quant_avx512bf16(fvi_decode_ops *ops); /* V */
 void fvi_decode_quant_avx512vnni(fvi_decode_ops *ops); /* K */
 
 #endif

@@ -2,9 +2,7 @@
  *
  * Up to 4 rows by 64 columns (1 by 128): the weights are multiplied with the scales first, 16 keys at once for each block of 32
  * columns; then each key's integers are widened in registers, for all rows, and enter one chain of each output. */
-#include "kernel/decode_avx512_inline.h"
-
-#include "kernel/quant.h"
+#include "kernel/decode_quant_avx512_inline.h"
 
 enum { BLOCKS = WIDE * LANES / FVI_QUANT_BLOCK, PER_BLOCK = FVI_QUANT_BLOCK / LANES };
 
@@ -34,22 +32,6 @@ INLINE void widen(const unsigned char *at, fv_dtype dtype, __m512 y[PER_BLOCK]) 
         __m512i q = _mm512_cvtepu8_epi32(x);
         y[0] = _mm512_permutexvar_ps(q, value);
         y[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(q, 4), value);
-    }
-}
-
-/* The next leaf is row_bytes lines of integers and, behind them, its scales: lines c / 64 * 64 + j and on, one for each j and 64
- * columns, the scales' with the first columns. */
-INLINE void ask_line(const fvi_rows *v, int j, int c, int columns) {
-    for (int part = c / 64; v->next != NULL && part < c / 64 + (columns + 3) / 4; part++) {
-        if (part * 64 + j < v->row_bytes) {
-            _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(part * 64 + j) * 64), _MM_HINT_T1);
-        }
-    }
-}
-
-INLINE void ask_scales(const fvi_rows *v, int d) {
-    for (int line = 0; v->next != NULL && line < 2 * d / FVI_QUANT_BLOCK; line++) {
-        _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(v->row_bytes + line) * 64), _MM_HINT_T1);
     }
 }
 

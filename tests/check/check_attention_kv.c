@@ -185,8 +185,7 @@ static bool quantised(fv_dtype dtype) { return dtype == FV_Q8_0 || dtype == FV_Q
 static void naive_operands(fv_context *ctx, const kv_case *c, operand *q, operand *k, operand *v) {
     const fv_cache_desc *d = &c->desc;
     bool pairs = ctx->cpu.avx512_bf16 && (c->phase == FV_DECODE ? d->k_dtype == FV_BF16 : small(d->k_dtype) && small(d->v_dtype));
-    bool weights =
-        ctx->cpu.avx512_bf16 && (c->phase == FV_DECODE ? d->v_dtype == FV_BF16 : small(d->k_dtype) && small(d->v_dtype));
+    bool weights = ctx->cpu.avx512_bf16 && (c->phase == FV_DECODE ? small(d->v_dtype) : small(d->k_dtype) && small(d->v_dtype));
     fv_dtype q_as = pairs ? FV_BF16 : FV_F32, q_kept = c->phase == FV_DECODE && quantised(d->k_dtype) ? FV_Q8_0 : FV_F32;
     *q = rounded_rows(&c->q.t, d->rotate_k, q_kept, false, q_as);
     *k = rounded_rows(&c->k.t, d->rotate_k, d->k_dtype, true, pairs ? FV_BF16 : FV_F32);

@@ -129,6 +129,11 @@ static void check_qk(const rung *level, fv_dtype dtype, int rows, int d, int n) 
     guard_free(&alone);
 }
 
+/* Weights times scales, as a rung of bf16 dot products rounds them. */
+static double rounded(const char *name, float x) {
+    return strstr(name, "bf16") != NULL ? (double)fvi_bf16_to_f32(fvi_f32_to_bf16(x)) : (double)x;
+}
+
 static void check_pv(const rung *level, fv_dtype dtype, int rows, int d, int n) {
     const fvi_decode_v *v = &level->ops.v[dtype];
     int d_pad = (int)fvi_tile_pad(d);
@@ -158,7 +163,8 @@ static void check_pv(const rung *level, fv_dtype dtype, int rows, int d, int n) 
         for (int c = 0; c < d; c++) {
             double exact = (double)before[r][c] * (double)a, terms = fabs(exact);
             for (int j = 0; j < n; j++) {
-                double product = (double)weight[r][j] * element(&l, dtype, j, c);
+                double by = (double)fvi_f16_to_f32(l.rows.scale[c / FVI_QUANT_BLOCK * FVI_LEAF + j]);
+                double product = by == 0 ? 0 : rounded(v->name, weight[r][j] * (float)by) * (element(&l, dtype, j, c) / by);
                 exact += product;
                 terms += fabs(product);
             }
