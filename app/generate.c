@@ -56,11 +56,24 @@ static fv_status accept_prompt(generator *g, const fv_tokens *prompt) {
     return status;
 }
 
+/* What the session did since `before`. */
+static void add_times(fv_session_times *to, const fv_session *session, fv_session_times before) {
+    const fv_session_times after = fv_session_seconds(session);
+    to->embed += after.embed - before.embed;
+    to->rows += after.rows - before.rows;
+    to->weights += after.weights - before.weights;
+    to->append += after.append - before.append;
+    to->attention += after.attention - before.attention;
+    to->head += after.head - before.head;
+    to->total += after.total - before.total;
+}
+
 int generator_read(generator *g, int32_t before, const fv_tokens *prompt) {
     if (prompt->n == 0 && fv_session_logits(g->session)) {
         return 0;
     }
     double began = now();
+    const fv_session_times times = fv_session_seconds(g->session);
     fv_feed feed = {.progress = on_feed};
     fv_status status = accept_prompt(g, prompt);
     status = status || before < 0 ? status : fv_session_feed(g->session, &before, 1, NULL);
@@ -68,6 +81,7 @@ int generator_read(generator *g, int32_t before, const fv_tokens *prompt) {
     status = status ? status : fv_session_finish(g->session);
     terminal_progress_end();
     g->prompt_seconds += now() - began;
+    add_times(&g->prompt_times, g->session, times);
     g->prompt_tokens += prompt->n;
     return status ? terminal_status(g->ctx, status) : 0;
 }
@@ -103,7 +117,9 @@ static int show_rest(generator *g, fv_detokenizer *state, stops *held) {
 /* One token: chosen, shown, and made part of the session if more is to come. */
 static int write_token(generator *g, fv_detokenizer *state, stops *held, bool go_on) {
     int32_t id = 0;
+    double began = now();
     fv_status status = fv_sample(g->sampler, fv_session_logits(g->session), g->n_vocab, &id);
+    g->sample_seconds += now() - began;
     if (status) {
         return terminal_status(g->ctx, status);
     }
@@ -125,6 +141,7 @@ int generator_write(generator *g, int64_t n, bool opening, bool keep) {
     stops held;
     stops_init(&held, g->stop);
     double began = now();
+    const fv_session_times times = fv_session_seconds(g->session);
     int code = 0;
     int64_t left = g->room - fv_session_position(g->session);
     for (int64_t i = 0; i < n && !code; i++) {
@@ -141,7 +158,16 @@ int generator_write(generator *g, int64_t n, bool opening, bool keep) {
     int rest = code && code != EXIT_INTERRUPTED ? code : show_rest(g, &state, &held);
     stops_release(&held);
     g->step_seconds += now() - began;
+    add_times(&g->step_times, g->session, times);
     return code ? code : rest;
+}
+
+/* A line of milliseconds by stage, `per` a second. */
+static void print_times(const char *what, const fv_session_times *t, double sampling, double per) {
+    terminal_note("%s: weights %.3f, attention %.3f, norms, rotations and gates %.3f, cache %.3f, embedding %.3f, head %.3f, "
+                  "sampling %.3f",
+                  what, t->weights * per, t->attention * per, t->rows * per, t->append * per, t->embed * per, t->head * per,
+                  sampling * per);
 }
 
 void generator_stats(const generator *g) {
@@ -150,8 +176,14 @@ void generator_stats(const generator *g) {
     double density = s.eligible_pairs ? (double)s.visited_pairs / (double)s.eligible_pairs : 1;
     terminal_note("prompt %" PRId64 " tokens in %.2f s, %.0f tokens/s", g->prompt_tokens, g->prompt_seconds,
                   g->prompt_seconds > 0 ? (double)g->prompt_tokens / g->prompt_seconds : 0);
+    if (g->prompt_tokens > 0) {
+        print_times("ms a prompt token", &g->prompt_times, 0, 1e3 / (double)g->prompt_tokens);
+    }
     terminal_note("generated %" PRId64 " tokens in %.2f s, %.0f tokens/s", g->generated, g->step_seconds,
                   g->step_seconds > 0 ? (double)g->generated / g->step_seconds : 0);
+    if (g->generated > 0) {
+        print_times("ms a generated token", &g->step_times, g->sample_seconds, 1e3 / (double)g->generated);
+    }
     terminal_note("KV %s for %" PRId64 " tokens, density %.3f, attention \"%s\"",
                   common_bytes((double)fv_session_kv_bytes(g->session), bytes), fv_session_position(g->session), density,
                   fv_session_recipe(g->session));

@@ -16,7 +16,8 @@ typedef struct generator {
     size_t piece_size;
     bool ended; /* the last answer ended with an end token, which is not in the session */
     int64_t prompt_tokens, generated;
-    double prompt_seconds, step_seconds;
+    double prompt_seconds, step_seconds, sample_seconds;
+    fv_session_times prompt_times, step_times; /* the session's part of them, by stage */
 } generator;
 
 /* The functions return 0 or the exit code after printing the reason. */

@@ -161,6 +161,19 @@ FV_API const char *fv_session_recipe(const fv_session *session);
 /* Sums over all attention of the session so far. */
 FV_API fv_run_stats fv_session_stats(const fv_session *session);
 
+/* Where the time of this object's feed, finish and step calls went, in seconds of the calling thread (a fork and a loaded session
+ * begin at 0). The stages do not overlap; `total` is the calls' whole time, the callers' callbacks included. */
+typedef struct fv_session_times {
+    double embed;     /* embedding rows, table of rotary angles */
+    double rows;      /* norms, residual sums, rotations, gates */
+    double weights;   /* products with the layers' matrices */
+    double append;    /* keys and values into the cache */
+    double attention; /* fv_plan_run */
+    double head;      /* the output's norm and product */
+    double total;
+} fv_session_times;
+FV_API fv_session_times fv_session_seconds(const fv_session *session);
+
 /* Saves tokens, cache and logits. The file is written beside `path` and put in its place whole; it carries a version, the
  * model's fingerprint and checksums. */
 FV_API fv_status fv_session_save(fv_session *session, const char *path);

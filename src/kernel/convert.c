@@ -10,8 +10,10 @@ void fvi_convert_to_f16(int64_t n, const float *x, uint16_t *out) {
     }
 }
 
+static void pack(int64_t n, int64_t k, const uint16_t *w, uint16_t *out) { convert_pack(n, k, w, out); }
+
 void fvi_convert_c(fvi_convert_ops *ops) {
-    *ops = (fvi_convert_ops){.to_f32 = fvi_convert_to_f32, .to_bf16 = fvi_convert_to_bf16};
+    *ops = (fvi_convert_ops){.to_f32 = fvi_convert_to_f32, .to_bf16 = fvi_convert_to_bf16, .pack = pack};
 }
 
 void fvi_convert_init(const fvi_cpu *cpu, fvi_convert_ops *ops) {

@@ -46,10 +46,16 @@ bool fvi_convert_to_f32(fv_dtype dtype, const void *row, int64_t n, float *out);
 void fvi_convert_to_f16(int64_t n, const float *x, uint16_t *out);
 void fvi_convert_to_bf16(int64_t n, const float *x, uint16_t *out);
 
-/* The same two behind a table, for the loops of a prompt; the same bits at every level. */
+/* Elements of the packed form of (n, k) bf16. */
+static inline int64_t fvi_convert_packed(int64_t n, int64_t k) { return fvi_round_up(n, 64) * fvi_round_up(k, 32); }
+
+/* These behind a table, for the loops of a prompt; the same bits at every level. */
 typedef struct fvi_convert_ops {
     bool (*to_f32)(fv_dtype dtype, const void *row, int64_t n, float *out);
     void (*to_bf16)(int64_t n, const float *x, uint16_t *out);
+    /* w (n, k) as products of pairs of bf16 read it: blocks of 64 rows, in them blocks of 32 columns, in them 16 pairs of
+     * columns, of each 64 rows' two elements side by side; zeros where there are no rows or columns. out is 64-byte aligned. */
+    void (*pack)(int64_t n, int64_t k, const uint16_t *w, uint16_t *out);
 } fvi_convert_ops;
 
 void fvi_convert_init(const fvi_cpu *cpu, fvi_convert_ops *ops);

@@ -83,4 +83,15 @@ static inline void convert_to_bf16(int64_t n, const float *x, uint16_t *out) {
     }
 }
 
+static inline void convert_pack(int64_t n, int64_t k, const uint16_t *w, uint16_t *out) {
+    for (int64_t i = 0; i < fvi_round_up(n, 64); i += 64) {
+        for (int64_t j = 0; j < fvi_round_up(k, 32); j += 2) {
+            for (int64_t r = i; r < i + 64; r++, out += 2) {
+                out[0] = r < n && j < k ? w[r * k + j] : 0;
+                out[1] = r < n && j + 1 < k ? w[r * k + j + 1] : 0;
+            }
+        }
+    }
+}
+
 #endif

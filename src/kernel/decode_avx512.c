@@ -1,7 +1,7 @@
 /* decode_avx512.c - products of generated tokens for AVX-512: f32, f16 and bf16 rows widened in registers.
  *
  * qk: up to 4 rows by 4 keys (1 by 16, 2 by 8) in 16 accumulators, so that one fold turns them into 16 scores and a widened
- * piece of K serves all rows. pv: up to 4 rows by 64 columns. */
+ * piece of K serves all rows. pv: up to 4 rows by 128 columns. */
 #include "kernel/decode_avx512_inline.h"
 
 static int64_t q_bytes(int d) { return fvi_round_up(d, LANES) * (int64_t)sizeof(float); }
@@ -36,7 +36,8 @@ INLINE void score_step(const float *q, int64_t width, const unsigned char *const
     }
 }
 
-INLINE void score_rows(const float *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys, fv_dtype dtype) {
+INLINE void score_rows(const float *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys, const ahead *next,
+                       fv_dtype dtype) {
     const unsigned char *key[LANES];
     int64_t width = fvi_round_up(d, LANES);
     for (int j = 0; j < k->n; j += keys) {
@@ -51,36 +52,39 @@ INLINE void score_rows(const float *q, int rows, int d, const fvi_rows *k, float
             score_step(q, width, key, c, first(d - c), rows, keys, dtype, acc);
         }
         for (int i = 0; i < keys; i++) {
-            ask_for(k, j + i, 0, d * size_of(dtype));
+            ask_for(next, j + i);
         }
         store_scores(_mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)), rows, keys, s + j);
     }
 }
 
-INLINE void score_rows_f32(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys) {
-    score_rows(q, rows, d, k, scale, s, keys, FV_F32);
+INLINE void score_rows_f32(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys,
+                           const ahead *next) {
+    score_rows(q, rows, d, k, scale, s, keys, next, FV_F32);
 }
-INLINE void score_rows_f16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys) {
-    score_rows(q, rows, d, k, scale, s, keys, FV_F16);
+INLINE void score_rows_f16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys,
+                           const ahead *next) {
+    score_rows(q, rows, d, k, scale, s, keys, next, FV_F16);
 }
-INLINE void score_rows_bf16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys) {
-    score_rows(q, rows, d, k, scale, s, keys, FV_BF16);
+INLINE void score_rows_bf16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys,
+                            const ahead *next) {
+    score_rows(q, rows, d, k, scale, s, keys, next, FV_BF16);
 }
 
 static void qk_f32(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
-    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, score_rows_f32);
+    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, 4, score_rows_f32);
 }
 static void qk_f16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
-    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, score_rows_f16);
+    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, 2, score_rows_f16);
 }
 static void qk_bf16(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
-    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, score_rows_bf16);
+    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, 2, score_rows_bf16);
 }
 
 /* ---- pv ------------------------------------------------------------------------------------------------------------ */
 
 INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                        int columns, fv_dtype dtype) {
+                        int columns, const ahead *next, fv_dtype dtype) {
     __m512 acc[GROUP][WIDE], y[WIDE];
     __mmask16 last = first(d - c - LANES * (columns - 1));
     UNROLL for (int r = 0; r < rows; r++) {
@@ -96,7 +100,7 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
             __m512 x = _mm512_set1_ps(p[r * FVI_LEAF + j]);
             UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm512_fmadd_ps(x, y[i], acc[r][i]); }
         }
-        ask_for(v, j, c * size_of(dtype), LANES * columns * size_of(dtype));
+        ask_for(next, j);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int i = 0; i < columns; i++) { _mm512_store_ps(out + (int64_t)r * d_pad + c + LANES * i, acc[r][i]); }
@@ -104,26 +108,26 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
 }
 
 INLINE void value_block_f32(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                            int columns) {
-    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, FV_F32);
+                            int columns, const ahead *next) {
+    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, next, FV_F32);
 }
 INLINE void value_block_f16(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                            int columns) {
-    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, FV_F16);
+                            int columns, const ahead *next) {
+    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, next, FV_F16);
 }
 INLINE void value_block_bf16(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                             int columns) {
-    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, FV_BF16);
+                             int columns, const ahead *next) {
+    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, next, FV_BF16);
 }
 
 static void pv_f32(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {
-    multiply_weights(p, rows, alpha, v, d, d_pad, out, value_block_f32);
+    multiply_weights(p, rows, alpha, v, d, d_pad, out, 4, value_block_f32);
 }
 static void pv_f16(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {
-    multiply_weights(p, rows, alpha, v, d, d_pad, out, value_block_f16);
+    multiply_weights(p, rows, alpha, v, d, d_pad, out, 2, value_block_f16);
 }
 static void pv_bf16(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {
-    multiply_weights(p, rows, alpha, v, d, d_pad, out, value_block_bf16);
+    multiply_weights(p, rows, alpha, v, d, d_pad, out, 2, value_block_bf16);
 }
 
 void fvi_decode_avx512(fvi_decode_ops *ops) {

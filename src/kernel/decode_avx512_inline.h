@@ -6,7 +6,7 @@
 #include "kernel/avx512_inline.h"
 #include "kernel/decode.h"
 
-enum { GROUP = 4, COLUMNS = 4, WIDE = 8 }; /* rows and columns of a block, in registers; columns where it has one row */
+enum { GROUP = 4, WIDE = 8, AHEAD = 24 }; /* rows of a block; its columns in registers, at most; rows asked for ahead */
 
 /* Where keys j .. j + keys - 1 are; past the leaf's end its last row stands in, whose score is dropped. */
 INLINE void point_at(const fvi_rows *k, int j, int keys, const unsigned char *key[LANES]) {
@@ -16,11 +16,29 @@ INLINE void point_at(const fvi_rows *k, int j, int keys, const unsigned char *ke
     }
 }
 
-/* Bytes from .. from + bytes - 1 of row j of the next leaf, into the second cache. A prefetch never faults. */
-INLINE void ask_for(const fvi_rows *rows, int j, int64_t from, int64_t bytes) {
-    const char *row = (const char *)((uintptr_t)rows->next + (uintptr_t)(j * rows->row_bytes + from));
-    for (int64_t at = 0; rows->next != NULL && at < bytes; at += 64) {
-        _mm_prefetch(row + at, _MM_HINT_T1);
+/* What one pass over a leaf asks for ahead of its time: a part of the row AHEAD rows further on, in this leaf or the next one.
+ * Passes share a row's lines evenly. A longer way ahead is slower: more requests than the processor can hold at once. */
+typedef struct ahead {
+    uintptr_t here, next; /* row 0 of this leaf; what would be its row 0 if the next leaf's rows followed on */
+    int64_t row_bytes, bytes;
+    int n;
+} ahead;
+
+/* Part number `pass` of `passes`, in lines of 64 bytes; rows have `bytes` bytes. */
+INLINE ahead ahead_of(const fvi_rows *rows, int64_t bytes, int pass, int passes) {
+    int64_t lines = (bytes + 63) / 64, from = lines * pass / passes, to = lines * (pass + 1) / passes;
+    uintptr_t here = (uintptr_t)rows->data + (uintptr_t)(64 * from);
+    uintptr_t next = (uintptr_t)rows->next + (uintptr_t)(64 * from - rows->n * rows->row_bytes);
+    return (ahead){here, rows->next != NULL ? next : here, rows->row_bytes, 64 * (to - from), rows->n};
+}
+
+/* A prefetch never faults. */
+INLINE void ask_for(const ahead *a, int j) {
+    int to = j + AHEAD;
+    const char *row = (const char *)((to < a->n ? a->here : a->next) + (uintptr_t)(to * a->row_bytes));
+    for (int64_t at = 0; at < a->bytes; at += 128) {
+        _mm_prefetch(row + at, _MM_HINT_T0);
+        _mm_prefetch(row + at + 64, _MM_HINT_T0);
     }
 }
 
@@ -53,70 +71,88 @@ static inline void clear_scores(int n, int rows, float *s) {
 }
 
 /* Scores of up to 4 rows with a leaf, `keys` at once: each form brings its own, for constant rows and keys. */
-typedef void score_rows_fn(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys);
+typedef void score_rows_fn(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys, const ahead *next);
 
 INLINE void multiply_keys(const void *qt, int64_t q_bytes, int rows, int d, const fvi_rows *k, float scale, float *s,
-                          score_rows_fn *form) {
+                          int64_t element, score_rows_fn *form) {
     const char *q = qt;
-    int left = rows;
     float *to = s;
-    for (; left >= GROUP; left -= GROUP, q += GROUP * q_bytes, to += GROUP * FVI_LEAF) {
-        form(q, 4, d, k, scale, to, 4);
-    }
-    switch (left) {
-    case 1:
-        form(q, 1, d, k, scale, to, LANES);
-        break;
-    case 2:
-        form(q, 2, d, k, scale, to, 8);
-        break;
-    case 3:
-        form(q, 3, d, k, scale, to, 4);
-        break;
-    default:
-        break;
+    int passes = (rows + GROUP - 1) / GROUP;
+    for (int pass = 0; pass < passes; pass++, q += GROUP * q_bytes, to += GROUP * FVI_LEAF) {
+        ahead next = ahead_of(k, d * element, pass, passes);
+        switch (rows - GROUP * pass) {
+        case 1:
+            form(q, 1, d, k, scale, to, LANES, &next);
+            break;
+        case 2:
+            form(q, 2, d, k, scale, to, 8, &next);
+            break;
+        case 3:
+            form(q, 3, d, k, scale, to, 4, &next);
+            break;
+        default:
+            form(q, 4, d, k, scale, to, 4, &next);
+            break;
+        }
     }
     clear_scores(k->n, rows, s);
 }
 
-/* Outputs of up to 4 rows, `columns` registers from column c on: likewise for constant rows and columns. */
+/* Outputs of a few rows, `columns` registers from column c on: likewise for constant rows and columns. */
 typedef void value_block_fn(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                            int columns);
+                            int columns, const ahead *next);
 
-INLINE void multiply_columns(const float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out,
-                             value_block_fn *form) {
-    int c = 0;
-    for (; rows == 1 && c + LANES * WIDE <= d_pad; c += LANES * WIDE) {
-        form(p, rows, alpha, v, c, d, d_pad, out, WIDE);
-    }
-    for (; c + LANES * COLUMNS <= d_pad; c += LANES * COLUMNS) {
-        form(p, rows, alpha, v, c, d, d_pad, out, COLUMNS);
-    }
-    for (; c + LANES * 2 <= d_pad; c += LANES * 2) {
-        form(p, rows, alpha, v, c, d, d_pad, out, 2);
-    }
-    if (c < d_pad) {
-        form(p, rows, alpha, v, c, d, d_pad, out, 1);
+/* Whole rows of V up to 128 columns: half a row at a time is no stream that the processor would recognise, and a second pass
+ * over the leaf leaves the memory idle. 4 rows of 128 columns take all 32 registers, so that a few accumulators live in the
+ * first cache. Returns the columns, in registers, that are taken where `left` are left. */
+INLINE int columns_of(int left) { return left >= 8 ? 8 : left >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
+INLINE void multiply_columns(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+                             int columns, const ahead *next, value_block_fn *form) {
+    switch (columns) {
+    case 8:
+        form(p, rows, alpha, v, c, d, d_pad, out, 8, next);
+        break;
+    case 6:
+        form(p, rows, alpha, v, c, d, d_pad, out, 6, next);
+        break;
+    case 4:
+        form(p, rows, alpha, v, c, d, d_pad, out, 4, next);
+        break;
+    case 2:
+        form(p, rows, alpha, v, c, d, d_pad, out, 2, next);
+        break;
+    default:
+        form(p, rows, alpha, v, c, d, d_pad, out, 1, next);
+        break;
     }
 }
 
 INLINE void multiply_weights(const float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out,
-                             value_block_fn *form) {
-    for (; rows >= GROUP; rows -= GROUP, p += GROUP * FVI_LEAF, alpha += GROUP, out += GROUP * (int64_t)d_pad) {
-        multiply_columns(p, 4, alpha, v, d, d_pad, out, form);
+                             int64_t element, value_block_fn *form) {
+    int blocks = (rows + GROUP - 1) / GROUP, parts = 0, pass = 0;
+    for (int left = d_pad / LANES; left > 0; left -= columns_of(left)) {
+        parts++;
     }
-    switch (rows) {
-    case 1:
-        multiply_columns(p, 1, alpha, v, d, d_pad, out, form);
-        break;
-    case 2:
-        multiply_columns(p, 2, alpha, v, d, d_pad, out, form);
-        break;
-    case 3:
-        multiply_columns(p, 3, alpha, v, d, d_pad, out, form);
-        break;
-    default:
-        break;
+    for (; rows > 0; rows -= GROUP, p += GROUP * FVI_LEAF, alpha += GROUP, out += GROUP * (int64_t)d_pad) {
+        for (int c = 0, columns; c < d_pad; c += LANES * columns, pass++) {
+            ahead next = ahead_of(v, d * element, pass, blocks * parts);
+            columns = columns_of((d_pad - c) / LANES);
+            switch (rows) {
+            case 1:
+                multiply_columns(p, 1, alpha, v, c, d, d_pad, out, columns, &next, form);
+                break;
+            case 2:
+                multiply_columns(p, 2, alpha, v, c, d, d_pad, out, columns, &next, form);
+                break;
+            case 3:
+                multiply_columns(p, 3, alpha, v, c, d, d_pad, out, columns, &next, form);
+                break;
+            default:
+                multiply_columns(p, 4, alpha, v, c, d, d_pad, out, columns, &next, form);
+                break;
+            }
+        }
     }
 }
 

@@ -35,7 +35,7 @@ INLINE void score_step(const char *q, int64_t width, const unsigned char *const 
     }
 }
 
-INLINE void score_rows(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys) {
+INLINE void score_rows(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s, int keys, const ahead *next) {
     const unsigned char *key[LANES];
     int64_t width = q_bytes(d);
     for (int j = 0; j < k->n; j += keys) {
@@ -50,14 +50,14 @@ INLINE void score_rows(const void *q, int rows, int d, const fvi_rows *k, float 
             score_step(q, width, key, c, first_pairs(d - c), rows, keys, acc);
         }
         for (int i = 0; i < keys; i++) {
-            ask_for(k, j + i, 0, 2 * d);
+            ask_for(next, j + i);
         }
         store_scores(_mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)), rows, keys, s + j);
     }
 }
 
 static void qk(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
-    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, score_rows);
+    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, 2, score_rows);
 }
 
 /* ---- pv ------------------------------------------------------------------------------------------------------------ */
@@ -87,7 +87,7 @@ INLINE void store_outputs(float *out, bool both, const __m512 acc[2]) {
 
 /* `columns` counts registers of 16; an odd one has its pair alone. */
 INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                        int columns) {
+                        int columns, const ahead *next) {
     __m512 acc[GROUP][WIDE];
     int halves = (columns + 1) / 2;
     __mmask32 last = first_pairs(d - c - PAIRED * (halves - 1));
@@ -98,19 +98,24 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
     }
     const unsigned char *row = v->data;
     for (int j = 0; j < v->n; j += 2, row += 2 * v->row_bytes) {
+        __m512i a[WIDE / 2], b[WIDE / 2];
+        UNROLL for (int i = 0; i < halves; i++) { a[i] = load_pairs(row, c + PAIRED * i, i + 1 < halves ? UINT32_MAX : last); }
         UNROLL for (int i = 0; i < halves; i++) {
-            __mmask32 mask = i + 1 < halves ? UINT32_MAX : last;
-            __m512i a = load_pairs(row, c + PAIRED * i, mask);
-            __m512i b = j + 1 < v->n ? load_pairs(row + v->row_bytes, c + PAIRED * i, mask) : _mm512_setzero_si512();
-            __m512bh low = (__m512bh)_mm512_unpacklo_epi16(a, b), high = (__m512bh)_mm512_unpackhi_epi16(a, b);
+            b[i] = _mm512_setzero_si512();
+            if (j + 1 < v->n) {
+                b[i] = load_pairs(row + v->row_bytes, c + PAIRED * i, i + 1 < halves ? UINT32_MAX : last);
+            }
+        }
+        UNROLL for (int i = 0; i < halves; i++) {
+            __m512bh low = (__m512bh)_mm512_unpacklo_epi16(a[i], b[i]), high = (__m512bh)_mm512_unpackhi_epi16(a[i], b[i]);
             UNROLL for (int r = 0; r < rows; r++) {
                 __m512bh x = (__m512bh)_mm512_set1_ps(p[r * FVI_LEAF + j / 2]);
                 acc[r][2 * i] = _mm512_dpbf16_ps(acc[r][2 * i], x, low);
                 acc[r][2 * i + 1] = _mm512_dpbf16_ps(acc[r][2 * i + 1], x, high);
             }
         }
-        ask_for(v, j, 2 * c, 2 * LANES * columns);
-        ask_for(v, j + 1, 2 * c, 2 * LANES * columns);
+        ask_for(next, j);
+        ask_for(next, j + 1);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int i = 0; i < halves; i++) {
@@ -123,7 +128,7 @@ static void pv(float *p, int rows, const float *alpha, const fvi_rows *v, int d,
     for (int r = 0; r < rows; r++) {
         pair_weights(p + r * FVI_LEAF);
     }
-    multiply_weights(p, rows, alpha, v, d, d_pad, out, value_block);
+    multiply_weights(p, rows, alpha, v, d, d_pad, out, 2, value_block);
 }
 
 void fvi_decode_avx512bf16(fvi_decode_ops *ops) {

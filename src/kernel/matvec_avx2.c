@@ -1,11 +1,10 @@
 /* matvec_avx2.c - AVX2 and FMA: one row after the other, in four sums of 8 lanes (elements 0-7, 8-15, 16-23 and 24-31 of every
  * 32), or for the quantised types in two. Each step asks for the bytes AHEAD of it; matvec_avx512.c says why. */
-#include "kernel/convert.h"
-#include "kernel/matvec.h"
+#include "kernel/matvec_inline.h"
 
 #include <immintrin.h>
 
-enum { AHEAD = 4096 };
+enum { AHEAD = 8192 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -69,82 +68,75 @@ static void rows_bf16(const void *w, int64_t rows, int64_t n_in, const float *x,
     plain_rows(w, rows, 2, n_in, x, y, load_bf16, one_bf16);
 }
 
-/* ---- quantised: a block's contribution to a row's sum; x points at the block's 32 elements ---- */
+/* ---- quantised: the integer sums of one block's 8 lanes ---- */
 
-INLINE __m256 signed_8(const int8_t *q) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)q))); }
-INLINE __m256i unsigned_8(const uint8_t *q) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)q)); }
-INLINE __m256 low_nibble(__m256i q, int offset) {
-    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(q, _mm256_set1_epi32(15)), _mm256_set1_epi32(offset)));
-}
-INLINE __m256 high_nibble(__m256i q, int offset) {
-    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(q, 4), _mm256_set1_epi32(offset)));
+/* u unsigned, s signed: pairs of products stay within 16 bits, as |s| is at most 127 and u at most 128. */
+INLINE __m256i dot(__m256i u, __m256i s) { return _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)); }
+
+INLINE __m256i nibbles(const uint8_t *q) {
+    __m128i both = _mm_loadu_si128((const void *)q);
+    __m256i wide = _mm256_inserti128_si256(_mm256_castsi128_si256(both), _mm_srli_epi16(both, 4), 1);
+    return _mm256_and_si256(wide, _mm256_set1_epi8(15));
 }
 
-INLINE __m256 block_q8_0(const void *at, const float *x, __m256 sum) {
+INLINE __m256 add_q8_0(const void *at, const fvi_matvec_x *x, int half, __m256 sum) {
     const fvi_block_q8_0 *block = at;
-    __m256 part = _mm256_mul_ps(signed_8(block->q), _mm256_loadu_ps(x));
-    part = _mm256_fmadd_ps(signed_8(block->q + 8), _mm256_loadu_ps(x + 8), part);
-    part = _mm256_fmadd_ps(signed_8(block->q + 16), _mm256_loadu_ps(x + 16), part);
-    part = _mm256_fmadd_ps(signed_8(block->q + 24), _mm256_loadu_ps(x + 24), part);
-    return _mm256_fmadd_ps(scale_of(&block->scale), part, sum);
+    __m256i w = _mm256_loadu_si256((const void *)block->q), q = _mm256_load_si256((const void *)(x->q + 32 * half));
+    __m256i lane = dot(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
+    __m256 scale = _mm256_mul_ps(scale_of(&block->scale), _mm256_load_ps(x->scale + 8 * half));
+    return _mm256_add_ps(sum, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(lane)));
 }
 
-INLINE __m256 block_q4_0(const void *at, const float *x, __m256 sum) {
+INLINE __m256 add_q4_0(const void *at, const fvi_matvec_x *x, int half, __m256 sum) {
     const fvi_block_q4_0 *block = at;
-    __m256i q0 = unsigned_8(block->q), q1 = unsigned_8(block->q + 8);
-    __m256 part = _mm256_mul_ps(low_nibble(q0, 8), _mm256_loadu_ps(x));
-    part = _mm256_fmadd_ps(low_nibble(q1, 8), _mm256_loadu_ps(x + 8), part);
-    part = _mm256_fmadd_ps(high_nibble(q0, 8), _mm256_loadu_ps(x + 16), part);
-    part = _mm256_fmadd_ps(high_nibble(q1, 8), _mm256_loadu_ps(x + 24), part);
-    return _mm256_fmadd_ps(scale_of(&block->scale), part, sum);
+    __m256i lane = dot(nibbles(block->q), _mm256_load_si256((const void *)(x->q + 32 * half)));
+    lane = _mm256_add_epi32(lane, _mm256_srai_epi32(_mm256_load_si256((const void *)(x->start + 8 * half)), 4));
+    __m256 scale = _mm256_mul_ps(scale_of(&block->scale), _mm256_load_ps(x->scale + 8 * half));
+    return _mm256_add_ps(sum, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(lane)));
 }
 
-INLINE __m256 block_q4_1(const void *at, const float *x, __m256 sum) {
+INLINE __m256 add_q4_1(const void *at, const fvi_matvec_x *x, int half, __m256 sum) {
     const fvi_block_q4_1 *block = at;
-    __m256 scale = scale_of(&block->scale), least = scale_of(&block->least);
-    __m256i q0 = unsigned_8(block->q), q1 = unsigned_8(block->q + 8);
-    __m256 part = _mm256_mul_ps(_mm256_fmadd_ps(scale, low_nibble(q0, 0), least), _mm256_loadu_ps(x));
-    part = _mm256_fmadd_ps(_mm256_fmadd_ps(scale, low_nibble(q1, 0), least), _mm256_loadu_ps(x + 8), part);
-    part = _mm256_fmadd_ps(_mm256_fmadd_ps(scale, high_nibble(q0, 0), least), _mm256_loadu_ps(x + 16), part);
-    part = _mm256_fmadd_ps(_mm256_fmadd_ps(scale, high_nibble(q1, 0), least), _mm256_loadu_ps(x + 24), part);
-    return _mm256_add_ps(sum, part);
+    __m256i lane = dot(nibbles(block->q), _mm256_load_si256((const void *)(x->q + 32 * half)));
+    __m256 scale = _mm256_mul_ps(scale_of(&block->scale), _mm256_load_ps(x->scale + 8 * half));
+    __m256 least = _mm256_mul_ps(scale_of(&block->least), _mm256_load_ps(x->mass + 8 * half));
+    return _mm256_add_ps(sum, _mm256_add_ps(_mm256_mul_ps(scale, _mm256_cvtepi32_ps(lane)), least));
 }
 
-typedef __m256 (*add_block)(const void *at, const float *x, __m256 sum);
+typedef __m256 (*add_block)(const void *at, const fvi_matvec_x *x, int half, __m256 sum);
 
-INLINE void quant_rows(const void *w, int64_t rows, size_t block_bytes, int64_t n_in, const float *x, float *y, add_block add) {
+INLINE void quant_dots(const void *w, int64_t rows, size_t bytes, int64_t n_in, const fvi_matvec_x *x, float *y, add_block add) {
     const char *block = w;
     for (int64_t r = 0; r < rows; r++) {
         __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-        int64_t i = 0;
-        for (; i + 2 * FVI_BLOCK <= n_in; i += 2 * FVI_BLOCK, block += 2 * block_bytes) {
-            prefetch(block, 2 * block_bytes);
-            sum[0] = add(block, x + i, sum[0]);
-            sum[1] = add(block + block_bytes, x + i + FVI_BLOCK, sum[1]);
+        int64_t p = 0;
+        for (; p < n_in / 64; p++, block += 2 * bytes) {
+            prefetch(block, 2 * bytes);
+            sum[0] = add(block, x + p, 0, sum[0]);
+            sum[1] = add(block + bytes, x + p, 1, sum[1]);
         }
-        if (i < n_in) {
-            sum[0] = add(block, x + i, sum[0]);
-            block += block_bytes;
+        if (n_in % 64 != 0) {
+            sum[0] = add(block, x + p, 0, sum[0]);
+            block += bytes;
         }
         y[r] = fold(_mm256_add_ps(sum[0], sum[1]));
     }
 }
 
-static void rows_q8_0(const void *w, int64_t rows, int64_t n_in, const float *x, float *y) {
-    quant_rows(w, rows, sizeof(fvi_block_q8_0), n_in, x, y, block_q8_0);
+static void dots_q8_0(const void *w, int64_t rows, int64_t n_in, const fvi_matvec_x *x, float *y) {
+    quant_dots(w, rows, sizeof(fvi_block_q8_0), n_in, x, y, add_q8_0);
 }
-static void rows_q4_0(const void *w, int64_t rows, int64_t n_in, const float *x, float *y) {
-    quant_rows(w, rows, sizeof(fvi_block_q4_0), n_in, x, y, block_q4_0);
+static void dots_q4_0(const void *w, int64_t rows, int64_t n_in, const fvi_matvec_x *x, float *y) {
+    quant_dots(w, rows, sizeof(fvi_block_q4_0), n_in, x, y, add_q4_0);
 }
-static void rows_q4_1(const void *w, int64_t rows, int64_t n_in, const float *x, float *y) {
-    quant_rows(w, rows, sizeof(fvi_block_q4_1), n_in, x, y, block_q4_1);
+static void dots_q4_1(const void *w, int64_t rows, int64_t n_in, const fvi_matvec_x *x, float *y) {
+    quant_dots(w, rows, sizeof(fvi_block_q4_1), n_in, x, y, add_q4_1);
 }
 
+static void quantise(int64_t n_in, const float *x, fvi_matvec_x *out) { matvec_quantise(n_in, x, out); }
+
 void fvi_matvec_avx2(fvi_matvec_ops *ops) {
-    *ops = (fvi_matvec_ops){.rows = {[FV_F32] = rows_f32,
-                                     [FV_F16] = rows_f16,
-                                     [FV_BF16] = rows_bf16,
-                                     [FV_Q8_0] = rows_q8_0,
-                                     [FV_Q4_0] = rows_q4_0,
-                                     [FV_Q4_1] = rows_q4_1}};
+    *ops = (fvi_matvec_ops){.rows = {[FV_F32] = rows_f32, [FV_F16] = rows_f16, [FV_BF16] = rows_bf16},
+                            .dots = {[FV_Q8_0] = dots_q8_0, [FV_Q4_0] = dots_q4_0, [FV_Q4_1] = dots_q4_1},
+                            .quantise = quantise};
 }

@@ -1,7 +1,6 @@
 /* matvec_c.c - level 0: portable C. A row is summed in 16 lanes, lane i taking elements i, i + 16, ..., which are folded by
  * halves; compilers turn the lanes into whatever vectors there are. */
-#include "kernel/convert.h"
-#include "kernel/matvec.h"
+#include "kernel/matvec_inline.h"
 
 enum { LANES = 16 };
 
@@ -65,60 +64,86 @@ static void rows_bf16(const void *w, int64_t rows, int64_t n_in, const float *x,
     }
 }
 
-/* The quantised types sum quants times x within a block, and scale the block's lanes once. */
+/* The quantised types: integer sums of four products in 8 lanes a block, blocks in turn into the lower and the upper half of 16
+ * float sums. */
 
-static void rows_q8_0(const void *w, int64_t rows, int64_t n_in, const float *x, float *y) {
+static void dot_q8_0(const int8_t *q, const int8_t *x, int32_t *lane) {
+    for (int l = 0; l < 8; l++) {
+        lane[l] = 0;
+        for (int i = 4 * l; i < 4 * l + 4; i++) {
+            lane[l] += q[i] * x[i];
+        }
+    }
+}
+
+static void dot_nibbles(const uint8_t *q, int least, const int8_t *x, int32_t *lane) {
+    for (int l = 0; l < 4; l++) {
+        lane[l] = lane[l + 4] = 0;
+        for (int i = 4 * l; i < 4 * l + 4; i++) {
+            lane[l] += ((q[i] & 15) + least) * x[i];
+            lane[l + 4] += ((q[i] >> 4) + least) * x[i + 16];
+        }
+    }
+}
+
+static void dots_q8_0(const void *w, int64_t rows, int64_t n_in, const fvi_matvec_x *x, float *y) {
     const fvi_block_q8_0 *block = w;
     for (int64_t r = 0; r < rows; r++) {
-        float lane[LANES] = {0};
-        for (int64_t i = 0; i < n_in; i += FVI_BLOCK, block++) {
-            float scale = fvi_convert_f16(block->scale);
-            for (int l = 0; l < LANES; l++) {
-                float low = (float)block->q[l] * x[i + l];
-                lane[l] += scale * (low + (float)block->q[l + LANES] * x[i + l + LANES]);
+        float sum[LANES] = {0};
+        for (int64_t b = 0; b < n_in / FVI_BLOCK; b++, block++) {
+            const int at = (int)(b % 2);
+            const float scale = fvi_convert_f16(block->scale) * x[b / 2].scale[8 * at];
+            int32_t lane[8];
+            dot_q8_0(block->q, x[b / 2].q + 32 * at, lane);
+            for (int l = 0; l < 8; l++) {
+                sum[8 * at + l] += scale * (float)lane[l];
             }
         }
-        y[r] = fold(lane);
+        y[r] = fold(sum);
     }
 }
 
-static void rows_q4_0(const void *w, int64_t rows, int64_t n_in, const float *x, float *y) {
+static void dots_q4_0(const void *w, int64_t rows, int64_t n_in, const fvi_matvec_x *x, float *y) {
     const fvi_block_q4_0 *block = w;
     for (int64_t r = 0; r < rows; r++) {
-        float lane[LANES] = {0};
-        for (int64_t i = 0; i < n_in; i += FVI_BLOCK, block++) {
-            float scale = fvi_convert_f16(block->scale);
-            for (int l = 0; l < LANES; l++) {
-                float low = (float)((block->q[l] & 15) - 8) * x[i + l];
-                lane[l] += scale * (low + (float)((block->q[l] >> 4) - 8) * x[i + l + LANES]);
+        float sum[LANES] = {0};
+        for (int64_t b = 0; b < n_in / FVI_BLOCK; b++, block++) {
+            const int at = (int)(b % 2);
+            const float scale = fvi_convert_f16(block->scale) * x[b / 2].scale[8 * at];
+            int32_t lane[8];
+            dot_nibbles(block->q, -8, x[b / 2].q + 32 * at, lane);
+            for (int l = 0; l < 8; l++) {
+                sum[8 * at + l] += scale * (float)lane[l];
             }
         }
-        y[r] = fold(lane);
+        y[r] = fold(sum);
     }
 }
 
-static void rows_q4_1(const void *w, int64_t rows, int64_t n_in, const float *x, float *y) {
+static void dots_q4_1(const void *w, int64_t rows, int64_t n_in, const fvi_matvec_x *x, float *y) {
     const fvi_block_q4_1 *block = w;
     for (int64_t r = 0; r < rows; r++) {
-        float lane[LANES] = {0};
-        for (int64_t i = 0; i < n_in; i += FVI_BLOCK, block++) {
-            float scale = fvi_convert_f16(block->scale), least = fvi_convert_f16(block->least);
-            for (int l = 0; l < LANES; l++) {
-                float low = (scale * (float)(block->q[l] & 15) + least) * x[i + l];
-                lane[l] += low + (scale * (float)(block->q[l] >> 4) + least) * x[i + l + LANES];
+        float sum[LANES] = {0};
+        for (int64_t b = 0; b < n_in / FVI_BLOCK; b++, block++) {
+            const int at = (int)(b % 2);
+            const float scale = fvi_convert_f16(block->scale) * x[b / 2].scale[8 * at];
+            const float least = fvi_convert_f16(block->least);
+            int32_t lane[8];
+            dot_nibbles(block->q, 0, x[b / 2].q + 32 * at, lane);
+            for (int l = 0; l < 8; l++) {
+                sum[8 * at + l] += scale * (float)lane[l] + least * x[b / 2].mass[8 * at + l];
             }
         }
-        y[r] = fold(lane);
+        y[r] = fold(sum);
     }
 }
 
+static void quantise(int64_t n_in, const float *x, fvi_matvec_x *out) { matvec_quantise(n_in, x, out); }
+
 void fvi_matvec_c(fvi_matvec_ops *ops) {
-    *ops = (fvi_matvec_ops){.rows = {[FV_F32] = rows_f32,
-                                     [FV_F16] = rows_f16,
-                                     [FV_BF16] = rows_bf16,
-                                     [FV_Q8_0] = rows_q8_0,
-                                     [FV_Q4_0] = rows_q4_0,
-                                     [FV_Q4_1] = rows_q4_1}};
+    *ops = (fvi_matvec_ops){.rows = {[FV_F32] = rows_f32, [FV_F16] = rows_f16, [FV_BF16] = rows_bf16},
+                            .dots = {[FV_Q8_0] = dots_q8_0, [FV_Q4_0] = dots_q4_0, [FV_Q4_1] = dots_q4_1},
+                            .quantise = quantise};
 }
 
 void fvi_matvec_init(const fvi_cpu *cpu, fvi_matvec_ops *ops) {
@@ -129,6 +154,9 @@ void fvi_matvec_init(const fvi_cpu *cpu, fvi_matvec_ops *ops) {
     }
     if (cpu->avx512) {
         fvi_matvec_avx512(ops);
+    }
+    if (cpu->avx512_vnni) {
+        fvi_matvec_avx512vnni(ops);
     }
 #else
     (void)cpu;

@@ -1,7 +1,7 @@
-/* rowop.h - element-wise work on rows that costs an exponential, behind a run-time table.
+/* rowop.h - what is done to rows between products, behind a run-time table. All levels give the same bits.
  *
  * The exponential is within 2 ulp of the true value where that is a normal number, 0 below -104, +inf above 88.73, NaN for NaN.
- * An element's bits depend on that element alone: not on its place in the row, the row's length or the level. */
+ * Its bits depend on the element alone: not on its place in the row, nor on the row's length. */
 #ifndef FVI_ROWOP_H
 #define FVI_ROWOP_H
 
@@ -12,6 +12,14 @@ typedef struct fvi_rowop_ops {
     void (*swiglu)(int64_t n, const float *gate, const float *up, float *out);
     /* out[i] = exp(x[i] - shift); out may be x. */
     void (*exp_shift)(int64_t n, const float *x, float shift, float *out);
+    /* x (n) += y (n). */
+    void (*add)(int64_t n, float *x, const float *y);
+    /* out (d) = x (d) / sqrt(mean of squares + eps) * weight (d). The sum is of 16 lanes in f32, folded by halves; out may be x.
+     */
+    void (*norm)(int64_t d, const float *x, const float *weight, float eps, float *out);
+    /* Turns the pairs (x[2j], x[2j+1]), or (x[j], x[j + d/2]), of x (d) by the angles of cos_sin (d / 2, 2), in place; d even. */
+    void (*turn_pairs)(int64_t d, const float *cos_sin, float *x);
+    void (*turn_halves)(int64_t d, const float *cos_sin, float *x);
 } fvi_rowop_ops;
 
 void fvi_rowop_init(const fvi_cpu *cpu, fvi_rowop_ops *ops);

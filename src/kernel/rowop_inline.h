@@ -5,6 +5,7 @@
 
 #include "kernel/rowop.h"
 
+#include <math.h>
 #include <string.h>
 
 static inline float rowop_power_of_two(uint32_t n) {
@@ -47,6 +48,62 @@ static inline void rowop_swiglu(int64_t n, const float *gate, const float *up, f
 static inline void rowop_exp_shift(int64_t n, const float *x, float shift, float *out) {
     for (int64_t i = 0; i < n; i++) {
         out[i] = rowop_exp(x[i] - shift);
+    }
+}
+
+enum { ROWOP_LANES = 16 };
+
+/* The sum of 16 lanes, folded by halves. */
+static inline float rowop_fold(float *lane) {
+    for (int half = ROWOP_LANES / 2; half > 0; half /= 2) {
+        for (int l = 0; l < half; l++) {
+            lane[l] += lane[l + half];
+        }
+    }
+    return lane[0];
+}
+
+static inline float rowop_squares(int64_t d, const float *x) {
+    float lane[ROWOP_LANES] = {0};
+    int64_t i = 0;
+    for (; i + ROWOP_LANES <= d; i += ROWOP_LANES) {
+        for (int l = 0; l < ROWOP_LANES; l++) {
+            lane[l] += x[i + l] * x[i + l];
+        }
+    }
+    for (int l = 0; i + l < d; l++) {
+        lane[l] += x[i + l] * x[i + l];
+    }
+    return rowop_fold(lane);
+}
+
+static inline void rowop_add(int64_t n, float *x, const float *y) {
+    for (int64_t i = 0; i < n; i++) {
+        x[i] += y[i];
+    }
+}
+
+static inline void rowop_norm(int64_t d, const float *x, const float *weight, float eps, float *y) {
+    float scale = 1.0f / sqrtf(rowop_squares(d, x) / (float)d + eps);
+    for (int64_t i = 0; i < d; i++) {
+        y[i] = x[i] * scale * weight[i];
+    }
+}
+
+static inline void rowop_turn_pairs(int64_t d, const float *restrict cos_sin, float *restrict x) {
+    for (int64_t j = 0; j < d; j += 2) {
+        float c = cos_sin[j], s = cos_sin[j + 1], a = x[j], b = x[j + 1];
+        x[j] = a * c - b * s;
+        x[j + 1] = a * s + b * c;
+    }
+}
+
+static inline void rowop_turn_halves(int64_t d, const float *restrict cos_sin, float *restrict x) {
+    float *restrict upper = x + d / 2;
+    for (int64_t j = 0; j < d / 2; j++) {
+        float c = cos_sin[2 * j], s = cos_sin[2 * j + 1], a = x[j], b = upper[j];
+        x[j] = a * c - b * s;
+        upper[j] = a * s + b * c;
     }
 }
 

@@ -14,9 +14,10 @@ enum { FVI_DNN_HEIGHTS = 3, FVI_DNN_TALLEST = 128, FVI_DNN_MIDDLE = 32, FVI_DNN_
 
 typedef struct fvi_dnn fvi_dnn;
 
-/* y (h, n) with rows ldc floats apart = x (h, k) W^T, W (n, k); x and W in f32 or bf16, sums and y in f32. */
+/* y (h, n) = x (h, k) W^T, W (n, k), all contiguous; x and W in f32 or bf16, sums and y in f32. (Rows of y that lie further apart
+ * would keep oneDNN 2.6 from its fastest kernels.) */
 typedef struct fvi_dnn_key {
-    int64_t n, k, ldc;
+    int64_t n, k;
     bool bf16;
 } fvi_dnn_key;
 
@@ -33,8 +34,12 @@ size_t fvi_dnn_bytes(const fvi_dnn *dnn);
 /* The tallest panel of the shape that has at most `rows` rows, or the lowest one if all are taller. */
 int64_t fvi_dnn_height(const fvi_dnn *dnn, int number, int64_t rows);
 
-/* From inside a loop, one call at a time per worker; false if oneDNN refused. packed is 64-byte aligned, w contiguous. */
-bool fvi_dnn_pack(fvi_dnn *dnn, int shape, int worker, const void *w, void *packed);
+/* Rows of W that are packed at a time: a block is packed strip by strip, the last one may be shorter. */
+int64_t fvi_dnn_strip(const fvi_dnn *dnn, int number);
+
+/* From inside a loop, one call at a time per worker; false if oneDNN refused. packed (the whole block's) is 64-byte aligned; w
+ * are the rows [first, first + n) of the block, contiguous, first a multiple of the strip. */
+bool fvi_dnn_pack(fvi_dnn *dnn, int shape, int worker, int64_t first, int64_t n, const void *w, void *packed);
 bool fvi_dnn_multiply(fvi_dnn *dnn, int shape, int worker, int64_t height, const void *x, const void *packed, float *y);
 
 #endif

@@ -1,5 +1,5 @@
-/* linear.c - see linear.h. For prompts a matrix is cut into blocks of rows of about a million weights, kept unpacked or unpacked
- * when they are met: both are the same products of the same blocks. A block meets the rows of x in dnn.h's panels. */
+/* linear.c - see linear.h. For prompts a large matrix is cut into blocks of rows, kept unpacked or unpacked when they are met:
+ * both are the same products of the same blocks. A block meets the rows of x in dnn.h's panels. */
 #include "model/linear.h"
 
 #include "base/threads.h"
@@ -10,9 +10,11 @@
 #include <string.h>
 
 enum {
-    BLOCK_WEIGHTS = 1 << 20, /* with 512 inputs 2048 rows; a worker's two scratch blocks then fit the second-level cache's size */
-    BLOCK_ROWS = 2048,
-    STEP_BYTES = 32 << 10 /* of weights in one item of a step: some microseconds */
+    BLOCK_WEIGHTS = 1 << 18, /* with 512 inputs 512 rows: as bf16 half a second-level cache */
+    WHOLE_WEIGHTS = 1 << 20,
+    WHOLE_ROWS = 2048, /* up to these a matrix is one block, whose products need no copy */
+    STEP_LEAST = 16 << 10,
+    STEP_MOST = 1 << 20 /* bytes of weights in one item of a step: 0.3 to 20 microseconds */
 };
 static const size_t default_extra = (size_t)256 << 20;
 
@@ -36,6 +38,8 @@ struct fvi_gemm {
     kept *kept;
     int64_t n_kept, capacity;
     room *rooms;
+    fvi_matvec_x *step_x; /* (fvi_matvec_pairs of the widest matrix): a step's x, quantised */
+    int64_t step_pairs;
     size_t x_bytes, y_bytes, rows_bytes, packed_bytes; /* of each room's parts */
 };
 
@@ -80,13 +84,15 @@ void fvi_gemm_destroy(fvi_gemm *gemm) {
         fvi_release(ctx, gemm->rooms[i].packed, gemm->packed_bytes, 1);
     }
     fvi_release(ctx, gemm->rooms, (size_t)ctx->threads, sizeof *gemm->rooms);
+    fvi_release(ctx, gemm->step_x, (size_t)gemm->step_pairs, sizeof *gemm->step_x);
     fvi_dnn_destroy(gemm->dnn);
     fvi_release(ctx, gemm, 1, sizeof *gemm);
 }
 
 size_t fvi_gemm_bytes(const fvi_gemm *gemm) {
     size_t room_bytes = gemm->x_bytes + gemm->y_bytes + gemm->rows_bytes + gemm->packed_bytes;
-    return gemm->kept_bytes + room_bytes * (size_t)gemm->ctx->threads + fvi_dnn_bytes(gemm->dnn);
+    return gemm->kept_bytes + room_bytes * (size_t)gemm->ctx->threads + (size_t)gemm->step_pairs * sizeof *gemm->step_x +
+           fvi_dnn_bytes(gemm->dnn);
 }
 
 void fvi_gemm_rowwise(fvi_gemm *gemm) { fvi_dnn_rowwise(gemm->dnn); }
@@ -130,9 +136,16 @@ static void unpack_rows(const fvi_convert_ops *convert, const fvi_linear *w, int
 
 /* False if oneDNN refused. */
 static bool unpack_block(fvi_gemm *gemm, const fvi_linear *w, int64_t block, int worker, void *packed) {
-    room *r = &gemm->rooms[worker];
-    unpack_rows(&gemm->convert, w, block * w->block, block_rows(w, block), in_bf16(gemm, w), r->rows);
-    return fvi_dnn_pack(gemm->dnn, block_shape(w, block), worker, r->rows, packed);
+    void *rows = gemm->rooms[worker].rows;
+    const int shape = block_shape(w, block);
+    const int64_t n = block_rows(w, block), strip = fvi_dnn_strip(gemm->dnn, shape);
+    bool ok = true;
+    for (int64_t first = 0; ok && first < n; first += strip) {
+        const int64_t some = fvi_min(strip, n - first);
+        unpack_rows(&gemm->convert, w, block * w->block + first, some, in_bf16(gemm, w), rows);
+        ok = fvi_dnn_pack(gemm->dnn, shape, worker, first, some, rows, packed);
+    }
+    return ok;
 }
 
 static bool grow_part(fvi_gemm *gemm, size_t offset, size_t *bytes, size_t need) {
@@ -154,6 +167,18 @@ static bool grow_part(fvi_gemm *gemm, size_t offset, size_t *bytes, size_t need)
         }
     }
     return true;
+}
+
+/* For steps with W, which allocate nothing. */
+static bool grow_step(fvi_gemm *gemm, const fvi_linear *w) {
+    const int64_t pairs = fvi_matvec_pairs(w->n_in);
+    if (gemm->matvec.dots[w->dtype] == NULL || pairs <= gemm->step_pairs) {
+        return true;
+    }
+    fvi_release(gemm->ctx, gemm->step_x, (size_t)gemm->step_pairs, sizeof *gemm->step_x);
+    gemm->step_x = fvi_alloc(gemm->ctx, (size_t)pairs, sizeof *gemm->step_x);
+    gemm->step_pairs = gemm->step_x != NULL ? pairs : 0;
+    return gemm->step_x != NULL;
 }
 
 typedef struct unpack_job {
@@ -208,18 +233,18 @@ fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
     const char *name = w->name == NULL ? "a matrix" : w->name;
     w->block = 0;
     w->packed = NULL;
-    if ((unsigned)w->dtype >= FV_DTYPE_COUNT || gemm->matvec.rows[w->dtype] == NULL) {
+    if ((unsigned)w->dtype >= FV_DTYPE_COUNT || (gemm->matvec.rows[w->dtype] == NULL && gemm->matvec.dots[w->dtype] == NULL)) {
         return refuse_type(gemm, w);
     }
-    if (w->n_in < 1 || w->n_out < 1 || w->n_in > BLOCK_WEIGHTS || w->n_out > INT32_MAX ||
+    if (w->n_in < 1 || w->n_out < 1 || w->n_in > WHOLE_WEIGHTS || w->n_out > INT32_MAX ||
         fv_dtype_bytes(w->dtype, w->n_in) == 0) {
         return fvi_fail(gemm->ctx, FV_ERR_UNSUPPORTED,
                         "%s has %lld x %lld weights; rows hold 1 to %d, in blocks of 32 if quantised", name, (long long)w->n_out,
-                        (long long)w->n_in, BLOCK_WEIGHTS);
+                        (long long)w->n_in, WHOLE_WEIGHTS);
     }
-    int64_t block = fvi_min(BLOCK_ROWS, fvi_max(BLOCK_WEIGHTS / w->n_in, 64) / 64 * 64);
-    w->block = fvi_min(block, w->n_out);
-    fvi_dnn_key key = {w->block, w->n_in, w->n_out, in_bf16(gemm, w)};
+    const bool whole = w->n_out <= WHOLE_ROWS && w->n_out * w->n_in <= WHOLE_WEIGHTS;
+    w->block = whole ? w->n_out : fvi_min(fvi_max(BLOCK_WEIGHTS / w->n_in, 64) / 64 * 64, w->n_out);
+    fvi_dnn_key key = {w->block, w->n_in, in_bf16(gemm, w)};
     fv_status status = fvi_dnn_shape(gemm->dnn, key, &w->shape);
     if (status == FV_OK) {
         key.n = block_rows(w, block_count(w) - 1);
@@ -227,9 +252,11 @@ fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
     }
     if (status == FV_OK) {
         size_t row = (size_t)w->n_in * element_bytes(gemm, w);
-        bool ok = grow_part(gemm, offsetof(room, x), &gemm->x_bytes, FVI_DNN_TALLEST * row) &&
-                  grow_part(gemm, offsetof(room, y), &gemm->y_bytes, FVI_DNN_LOWEST * (size_t)w->n_out * sizeof(float)) &&
-                  grow_part(gemm, offsetof(room, rows), &gemm->rows_bytes, (size_t)w->block * row);
+        const int64_t y_rows = block_count(w) == 1 ? FVI_DNN_LOWEST : FVI_DNN_TALLEST;
+        const int64_t strip = fvi_dnn_strip(gemm->dnn, w->shape), last_strip = fvi_dnn_strip(gemm->dnn, w->last_shape);
+        bool ok = grow_step(gemm, w) && grow_part(gemm, offsetof(room, x), &gemm->x_bytes, FVI_DNN_TALLEST * row) &&
+                  grow_part(gemm, offsetof(room, y), &gemm->y_bytes, (size_t)(y_rows * w->block) * sizeof(float)) &&
+                  grow_part(gemm, offsetof(room, rows), &gemm->rows_bytes, (size_t)fvi_max(strip, last_strip) * row);
         status = ok ? keep_unpacked(gemm, w) : fvi_fail(gemm->ctx, FV_ERR_MEMORY, "no memory for the weight products' scratch");
     }
     if (status == FV_OK && w->packed == NULL &&
@@ -249,6 +276,7 @@ typedef struct prompt_job {
     int n;
     const float *x;
     int64_t m;
+    int64_t parts;         /* items of a panel */
     int64_t first, blocks; /* passing: the blocks of the only matrix that are unpacked now, one in each room; else blocks is 0 */
     atomic_bool refused;
 } prompt_job;
@@ -288,45 +316,62 @@ static void load_panel(const prompt_job *job, int worker, panel *p) {
     }
 }
 
-/* One block of w[i] with one panel of x; a panel that is not full goes by way of the room. */
+/* One block of w[i] with one panel of x. y is made in place where the block is the whole matrix and the panel full, else by way
+ * of the room. */
 static bool multiply(prompt_job *job, int i, int64_t block, const void *packed, const panel *p, int worker) {
     fvi_gemm *gemm = job->gemm;
     const fvi_linear *w = job->w[i];
-    bool full = p->rows == p->height;
-    float *y = full ? job->y[i] + p->first * w->n_out + block * w->block : gemm->rooms[worker].y;
-    int shape = block_shape(w, block);
+    const bool direct = p->rows == p->height && block_count(w) == 1;
+    const int shape = block_shape(w, block);
+    const int64_t n = block_rows(w, block);
+    float *to = job->y[i] + p->first * w->n_out + block * w->block, *y = direct ? to : gemm->rooms[worker].y;
     size_t x_row = (size_t)w->n_in * element_bytes(gemm, w);
     bool ok = true;
     for (int64_t r = 0; ok && r < p->height;) {
         int64_t height = fvi_dnn_height(gemm->dnn, shape, p->height - r);
-        ok = fvi_dnn_multiply(gemm->dnn, shape, worker, height, (const char *)p->x + (size_t)r * x_row, packed, y + r * w->n_out);
+        ok = fvi_dnn_multiply(gemm->dnn, shape, worker, height, (const char *)p->x + (size_t)r * x_row, packed, y + r * n);
         r += height;
     }
-    for (int64_t r = 0; ok && !full && r < p->rows; r++) {
-        memcpy(job->y[i] + (p->first + r) * w->n_out + block * w->block, y + r * w->n_out,
-               (size_t)block_rows(w, block) * sizeof *y);
+    for (int64_t r = 0; ok && !direct && r < p->rows; r++) {
+        memcpy(to + r * w->n_out, y + r * n, (size_t)n * sizeof *y);
     }
     return ok;
 }
 
-/* Item: a panel of x, with all blocks of all matrices that are unpacked. */
+/* The job's n-th block that is unpacked: which matrix it is of, and its number there. False past the last. */
+static bool find_block(const prompt_job *job, int64_t n, int *matrix, int64_t *block) {
+    if (job->blocks > 0) {
+        *matrix = 0;
+        *block = job->first + n;
+        return n < job->blocks;
+    }
+    for (int i = 0; i < job->n; n -= job->w[i]->packed != NULL ? block_count(job->w[i]) : 0, i++) {
+        if (job->w[i]->packed != NULL && n < block_count(job->w[i])) {
+            *matrix = i;
+            *block = n;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Item: a panel of x with its part of the blocks that are unpacked. */
 static void panel_item(void *arg, int64_t item, int worker) {
     prompt_job *job = arg;
     panel p = panel_at(job->m, 0);
-    for (int64_t i = 0; i < item; i++) {
+    for (int64_t i = 0; i < item / job->parts; i++) {
         p = panel_at(job->m, p.first + p.rows);
     }
     load_panel(job, worker, &p);
-    for (int i = 0; i < job->n; i++) {
-        const fvi_linear *w = job->w[i];
-        int64_t end = job->blocks > 0 ? job->first + job->blocks : w->packed != NULL ? block_count(w) : 0;
-        for (int64_t block = job->first; block < end; block++) {
-            const char *packed = job->blocks > 0 ? job->gemm->rooms[block - job->first].packed
-                                                 : (const char *)w->packed + (size_t)block * packed_stride(job->gemm, w);
-            if (!multiply(job, i, block, packed, &p, worker)) {
-                atomic_store(&job->refused, true);
-                return;
-            }
+    int i;
+    int64_t block;
+    for (int64_t n = item % job->parts; find_block(job, n, &i, &block); n += job->parts) {
+        const char *packed = job->blocks > 0
+                                 ? job->gemm->rooms[block - job->first].packed
+                                 : (const char *)job->w[i]->packed + (size_t)block * packed_stride(job->gemm, job->w[i]);
+        if (!multiply(job, i, block, packed, &p, worker)) {
+            atomic_store(&job->refused, true);
+            return;
         }
     }
 }
@@ -347,14 +392,40 @@ static int64_t panel_count(int64_t m) {
     return n;
 }
 
+/* Item: a block of the job's only matrix, unpacked and met by the only panel at once, on the worker that has it in its cache. */
+static void single_item(void *arg, int64_t block, int worker) {
+    prompt_job *job = arg;
+    panel p = panel_at(job->m, 0);
+    void *packed = job->gemm->rooms[worker].packed;
+    load_panel(job, worker, &p);
+    if (!unpack_block(job->gemm, job->w[0], block, worker, packed) || !multiply(job, 0, block, packed, &p, worker)) {
+        atomic_store(&job->refused, true);
+    }
+}
+
+/* Where panels are fewer than threads' turns, each is met by several items that share the blocks. */
+static void run_panels(prompt_job *job) {
+    const int64_t panels = panel_count(job->m);
+    int64_t blocks = job->blocks;
+    for (int i = 0; job->blocks == 0 && i < job->n; i++) {
+        blocks += job->w[i]->packed != NULL ? block_count(job->w[i]) : 0;
+    }
+    job->parts = fvi_max(1, fvi_min(blocks, 2 * job->gemm->ctx->threads / fvi_max(panels, 1)));
+    fvi_parallel(job->gemm->ctx, panels * job->parts, panel_item, job);
+}
+
 /* As many blocks at a time as there are rooms. */
 static fv_status prompt_passing(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, const float *x, int64_t m) {
     prompt_job job = {.gemm = gemm, .w = w, .y = y, .n = 1, .x = x, .m = m};
+    if (panel_count(m) == 1) {
+        fvi_parallel(gemm->ctx, block_count(*w), single_item, &job);
+        return finish(gemm, *w, atomic_load(&job.refused));
+    }
     fv_status status = FV_OK;
     for (; status == FV_OK && job.first < block_count(*w); job.first += job.blocks) {
         job.blocks = fvi_min(gemm->ctx->threads, block_count(*w) - job.first);
         fvi_parallel(gemm->ctx, job.blocks, passing_item, &job);
-        fvi_parallel(gemm->ctx, panel_count(m), panel_item, &job);
+        run_panels(&job);
         status = finish(gemm, *w, atomic_load(&job.refused));
     }
     return status;
@@ -363,7 +434,7 @@ static fv_status prompt_passing(fvi_gemm *gemm, const fvi_linear *const *w, floa
 /* All matrices have the same n_in and element type. */
 static fv_status prompt_alike(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x, int64_t m) {
     prompt_job job = {.gemm = gemm, .w = w, .y = y, .n = n, .x = x, .m = m};
-    fvi_parallel(gemm->ctx, panel_count(m), panel_item, &job);
+    run_panels(&job);
     fv_status status = finish(gemm, w[0], atomic_load(&job.refused));
     for (int i = 0; status == FV_OK && i < n; i++) {
         if (w[i]->packed == NULL) {
@@ -395,35 +466,53 @@ fv_status fvi_linear_prompt(fvi_gemm *gemm, const fvi_linear *w, const float *x,
 
 /* ---- single tokens and rows ---- */
 
+/* The matrices' bytes one after the other, cut into items of equal size: each thread gets long runs, which is what a read from
+ * memory or a far cache needs, and all end together. */
 typedef struct step_job {
     const fvi_gemm *gemm;
     const fvi_linear *const *w;
     float *const *y;
     const float *x;
-    int64_t rows[FVI_LINEAR_MANY], start[FVI_LINEAR_MANY + 1]; /* rows an item, first item of each matrix */
+    int n;
+    int64_t start[FVI_LINEAR_MANY + 1], item_bytes;
 } step_job;
+
+/* Rows of a matrix that begin before byte `at` of the line. */
+static int64_t rows_before(const fvi_linear *w, int64_t start, int64_t at) {
+    const int64_t row_bytes = (int64_t)fv_dtype_bytes(w->dtype, w->n_in);
+    return fvi_min(fvi_ceil_div(fvi_max(at - start, 0), row_bytes), w->n_out);
+}
 
 static void step_item(void *arg, int64_t item, int worker) {
     (void)worker;
     const step_job *job = arg;
-    int i = 0;
-    while (item >= job->start[i + 1]) {
-        i++;
+    const fvi_matvec_ops *matvec = &job->gemm->matvec;
+    const int64_t from = item * job->item_bytes, to = from + job->item_bytes;
+    for (int i = 0; i < job->n; i++) {
+        const fvi_linear *w = job->w[i];
+        const int64_t first = rows_before(w, job->start[i], from), rows = rows_before(w, job->start[i], to) - first;
+        const char *data = (const char *)w->data + (size_t)first * fv_dtype_bytes(w->dtype, w->n_in);
+        if (rows > 0 && matvec->dots[w->dtype] != NULL) {
+            matvec->dots[w->dtype](data, rows, w->n_in, job->gemm->step_x, job->y[i] + first);
+        } else if (rows > 0) {
+            matvec->rows[w->dtype](data, rows, w->n_in, job->x, job->y[i] + first);
+        }
     }
-    const fvi_linear *w = job->w[i];
-    int64_t first = (item - job->start[i]) * job->rows[i], rows = fvi_min(job->rows[i], w->n_out - first);
-    const char *data = (const char *)w->data + (size_t)first * fv_dtype_bytes(w->dtype, w->n_in);
-    job->gemm->matvec.rows[w->dtype](data, rows, w->n_in, job->x, job->y[i] + first);
 }
 
 void fvi_linear_step_many(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x) {
-    step_job job = {.gemm = gemm, .w = w, .y = y, .x = x};
+    step_job job = {.gemm = gemm, .w = w, .y = y, .x = x, .n = n};
+    bool quantise = false;
     for (int i = 0; i < n; i++) {
-        int64_t row_bytes = (int64_t)fv_dtype_bytes(w[i]->dtype, w[i]->n_in);
-        job.rows[i] = fvi_max(STEP_BYTES / fvi_max(row_bytes, 1) / 4 * 4, 4);
-        job.start[i + 1] = job.start[i] + fvi_ceil_div(w[i]->n_out, job.rows[i]);
+        quantise = quantise || gemm->matvec.dots[w[i]->dtype] != NULL;
+        job.start[i + 1] = job.start[i] + w[i]->n_out * (int64_t)fv_dtype_bytes(w[i]->dtype, w[i]->n_in);
     }
-    fvi_parallel(gemm->ctx, job.start[n], step_item, &job);
+    if (quantise) {
+        gemm->matvec.quantise(w[0]->n_in, x, gemm->step_x);
+    }
+    const int64_t share = fvi_ceil_div(job.start[n], gemm->ctx->threads);
+    job.item_bytes = fvi_max(fvi_ceil_div(share, fvi_ceil_div(share, STEP_MOST)), STEP_LEAST);
+    fvi_parallel(gemm->ctx, fvi_ceil_div(job.start[n], job.item_bytes), step_item, &job);
 }
 
 void fvi_linear_step(fvi_gemm *gemm, const fvi_linear *w, const float *x, float *y) { fvi_linear_step_many(gemm, &w, &y, 1, x); }
@@ -435,7 +524,7 @@ fv_status fvi_linear_rows(fvi_gemm *gemm, const fvi_linear *w, const int32_t *id
             return fvi_fail(gemm->ctx, FV_ERR_RANGE, "row %d of %s: there are %lld", (int)id[i],
                             w->name == NULL ? "a matrix" : w->name, (long long)w->n_out);
         }
-        if (!fvi_convert_to_f32(w->dtype, (const char *)w->data + (size_t)id[i] * stride, w->n_in, out + i * w->n_in)) {
+        if (!gemm->convert.to_f32(w->dtype, (const char *)w->data + (size_t)id[i] * stride, w->n_in, out + i * w->n_in)) {
             return refuse_type(gemm, w);
         }
     }

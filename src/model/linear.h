@@ -38,7 +38,7 @@ size_t fvi_gemm_bytes(const fvi_gemm *gemm);
  * other. For comparison and tests. */
 void fvi_gemm_rowwise(fvi_gemm *gemm);
 
-/* Once per matrix, before fvi_linear_prompt; the order of the calls decides who gets the budget. */
+/* Once per matrix, before any product; the order of the calls decides who gets the budget. */
 fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w);
 /* y (m, n_out) = x (m, n_in) W^T, f32, contiguous, not overlapping. Where the CPU has bf16 products and W is BF16 or quantised,
  * x and the unpacked weights are rounded to bf16; else both are f32. Sums are f32 always. */
@@ -46,7 +46,8 @@ fv_status fvi_linear_prompt(fvi_gemm *gemm, const fvi_linear *w, const float *x,
 /* y[i] = x w[i]^T for n <= FVI_LINEAR_MANY matrices over the same x: the bits of n calls, but x is converted once. */
 fv_status fvi_linear_prompt_many(fvi_gemm *gemm, const fvi_linear *const *w, float *const *y, int n, const float *x, int64_t m);
 
-/* y (n_out) = W x (n_in). W need not be prepared. A raised cancel flag leaves y unspecified. */
+/* y (n_out) = W x (n_in), W prepared. For quantised W x is rounded to int8 (kernel/matvec.h says what that costs). A raised
+ * cancel flag leaves y unspecified. */
 void fvi_linear_step(fvi_gemm *gemm, const fvi_linear *w, const float *x, float *y);
 /* y[i] = w[i] x for n <= FVI_LINEAR_MANY matrices over the same x (query, key and value; gate and up) in one parallel loop: the
  * same bits as n calls of fvi_linear_step, with one wake-up of the threads. */

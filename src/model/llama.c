@@ -3,6 +3,7 @@
  *
  * Files of this architecture hold Q and K with their rows permuted for interleaved rotary pairs. A file whose rows are in the
  * half-split order of other families says so by the key fovea.rope.half_split. */
+#include "base/threads.h"
 #include "model/bind.h"
 #include "model/rows.h"
 #include "model/session.h"
@@ -283,7 +284,7 @@ static size_t llama_scratch(const fv_model *m, int64_t rows, void *base, fvi_pas
     return used;
 }
 
-/* The table of one pass. With factors of its own for each frequency (rope_freqs) it is made here, in double as well. */
+/* Rows of the table of a pass. With factors of its own for each frequency (rope_freqs) it is made here, in double as well. */
 static void make_rope_table(const fv_model *m, int64_t first, int64_t n, float *cos_sin) {
     const llama *w = m->weights;
     if (w->frequency_factor == NULL) {
@@ -299,6 +300,21 @@ static void make_rope_table(const fv_model *m, int64_t first, int64_t n, float *
             cos_sin[i * w->rotated + 2 * j + 1] = (float)sin(angle);
         }
     }
+}
+
+typedef struct table_job {
+    const fv_model *m;
+    int64_t first, n;
+    float *cos_sin;
+} table_job;
+
+enum { TABLE_ROWS = 64 }; /* an item: its frequencies are worth one row's sines */
+
+static void table_item(void *arg, int64_t item, int worker) {
+    const table_job *job = arg;
+    const int64_t from = item * TABLE_ROWS, rotated = ((const llama *)job->m->weights)->rotated;
+    (void)worker;
+    make_rope_table(job->m, job->first + from, fvi_min(TABLE_ROWS, job->n - from), job->cos_sin + from * rotated);
 }
 
 /* y[i] = w[i] x for matrices over the same x. */
@@ -323,15 +339,19 @@ static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
     const llama_layer *l = &w->layer[layer];
     const fv_model_facts *f = &m->facts;
     const fvi_pass *p = &s->scratch;
+    double at = fvi_seconds();
     fv_status status =
         multiply(m, phase, (const fvi_linear *[]){&l->q.w, &l->k.w, &l->v.w}, (float *[]){p->q, p->k, p->v}, 3, p->normed, n);
     if (status != FV_OK) {
         return status;
     }
+    at = fvi_lap(at, &s->times.weights);
     const fvi_rows_rope_args rope = {f->h_q, f->h_kv, f->d_k, w->rotated, f->rope_interleaved, p->cos_sin, p->q, p->k};
-    fvi_rows_rope(m->ctx, n, &rope);
+    fvi_rows_rope(m->ctx, &m->rowop, n, &rope);
+    at = fvi_lap(at, &s->times.rows);
     const fv_tensor k = heads(p->k, f->h_kv, n, f->d_k), v = heads(p->v, f->h_kv, n, f->d_v);
     status = fv_cache_append(s->cache, layer, &k, &v);
+    at = fvi_lap(at, &s->times.append);
     if (status != FV_OK) {
         return status;
     }
@@ -342,6 +362,7 @@ static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
                         .layer = layer,
                         .stats = &stats};
     status = fv_plan_run(s->plan[phase], &run, s->workspace, s->workspace_bytes);
+    fvi_lap(at, &s->times.attention);
     s->stats.eligible_pairs += stats.eligible_pairs;
     s->stats.visited_pairs += stats.visited_pairs;
     s->stats.exact_pairs += stats.exact_pairs;
@@ -352,13 +373,18 @@ static fv_status feed_forward(fv_session *s, int layer, int64_t n, fv_phase phas
     fv_model *m = s->model;
     const llama_layer *l = &((const llama *)m->weights)->layer[layer];
     const fvi_pass *p = &s->scratch;
+    double at = fvi_seconds();
     fv_status status =
         multiply(m, phase, (const fvi_linear *[]){&l->gate.w, &l->up.w}, (float *[]){p->gate, p->up}, 2, p->normed, n);
     if (status != FV_OK) {
         return status;
     }
+    at = fvi_lap(at, &s->times.weights);
     fvi_rows_swiglu(m->ctx, &m->rowop, n, m->facts.d_ffn, p->gate, p->up);
-    return multiply(m, phase, (const fvi_linear *[]){&l->down.w}, (float *[]){p->normed}, 1, p->gate, n);
+    at = fvi_lap(at, &s->times.rows);
+    status = multiply(m, phase, (const fvi_linear *[]){&l->down.w}, (float *[]){p->normed}, 1, p->gate, n);
+    fvi_lap(at, &s->times.weights);
+    return status;
 }
 
 static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, fv_phase phase) {
@@ -366,17 +392,25 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
     const llama *w = m->weights;
     const fvi_pass *p = &s->scratch;
     const int64_t d = m->facts.d_model;
+    double at = fvi_seconds();
     fv_status status = fvi_linear_rows(m->gemm, &w->embedding.w, tokens, n, p->x);
-    make_rope_table(m, s->tokens.n, n, p->cos_sin);
+    table_job table = {m, s->tokens.n, n, p->cos_sin};
+    fvi_parallel(m->ctx, fvi_ceil_div(n, TABLE_ROWS), table_item, &table);
+    fvi_lap(at, &s->times.embed);
     const float *add = NULL; /* what the layer before leaves to be added */
     for (int i = 0; i < w->n_layers && status == FV_OK; i++) {
-        fvi_rows_norm(m->ctx, n, d, p->x, add, w->layer[i].attn_norm, w->eps, p->normed);
+        at = fvi_seconds();
+        fvi_rows_norm(m->ctx, &m->rowop, n, d, p->x, add, w->layer[i].attn_norm, w->eps, p->normed);
+        fvi_lap(at, &s->times.rows);
         status = attend(s, i, n, phase);
+        at = fvi_seconds();
         if (status == FV_OK) {
             status = multiply(m, phase, (const fvi_linear *[]){&w->layer[i].o.w}, (float *[]){p->normed}, 1, p->mix, n);
+            at = fvi_lap(at, &s->times.weights);
         }
         if (status == FV_OK) {
-            fvi_rows_norm(m->ctx, n, d, p->x, p->normed, w->layer[i].ffn_norm, w->eps, p->normed);
+            fvi_rows_norm(m->ctx, &m->rowop, n, d, p->x, p->normed, w->layer[i].ffn_norm, w->eps, p->normed);
+            fvi_lap(at, &s->times.rows);
             status = feed_forward(s, i, n, phase);
         }
         add = p->normed;
@@ -385,7 +419,9 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
         }
     }
     if (status == FV_OK) {
-        fvi_rows_add(m->ctx, n, d, p->x, p->normed);
+        at = fvi_seconds();
+        fvi_rows_add(m->ctx, &m->rowop, n, d, p->x, p->normed);
+        fvi_lap(at, &s->times.rows);
     }
     return status;
 }
@@ -393,7 +429,7 @@ static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, 
 static fv_status llama_head(fv_model *m, const float *hidden, int64_t n, fv_phase phase, float *normed, float *logits) {
     const llama *w = m->weights;
     const int64_t d = m->facts.d_model;
-    fvi_rmsnorm(n, d, hidden, w->norms + 2 * (int64_t)w->n_layers * d, w->eps, normed);
+    fvi_rmsnorm(&m->rowop, n, d, hidden, w->norms + 2 * (int64_t)w->n_layers * d, w->eps, normed);
     fv_status status = multiply(m, phase, (const fvi_linear *[]){head_of(w)}, (float *[]){logits}, 1, normed, n);
     return status == FV_OK && fvi_cancelled(m->ctx) ? fvi_fail(m->ctx, FV_ERR_CANCELLED, "cancelled in the head") : status;
 }

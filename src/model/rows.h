@@ -5,9 +5,10 @@
 #include "op/op.h"
 
 /* out (m, d) = rmsnorm(x); where `add` is given, x (m, d) += add first. */
-void fvi_rows_norm(fv_context *ctx, int64_t m, int64_t d, float *x, const float *add, const float *weight, float eps, float *out);
+void fvi_rows_norm(fv_context *ctx, const fvi_rowop_ops *ops, int64_t m, int64_t d, float *x, const float *add,
+                   const float *weight, float eps, float *out);
 /* x (m, d) += y. */
-void fvi_rows_add(fv_context *ctx, int64_t m, int64_t d, float *x, const float *y);
+void fvi_rows_add(fv_context *ctx, const fvi_rowop_ops *ops, int64_t m, int64_t d, float *x, const float *y);
 /* gate (m, d) = silu(gate) * up. */
 void fvi_rows_swiglu(fv_context *ctx, const fvi_rowop_ops *ops, int64_t m, int64_t d, float *gate, const float *up);
 
@@ -18,6 +19,6 @@ typedef struct fvi_rows_rope_args {
     const float *cos_sin; /* (m, rotated / 2, 2) */
     float *q, *k;
 } fvi_rows_rope_args;
-void fvi_rows_rope(fv_context *ctx, int64_t m, const fvi_rows_rope_args *args);
+void fvi_rows_rope(fv_context *ctx, const fvi_rowop_ops *ops, int64_t m, const fvi_rows_rope_args *args);
 
 #endif

@@ -243,6 +243,7 @@ const int32_t *fv_session_tokens(const fv_session *session) { return session->to
 size_t fv_session_kv_bytes(const fv_session *session) { return fv_cache_bytes(session->cache); }
 const char *fv_session_recipe(const fv_session *session) { return fv_recipe_text(session->recipe); }
 fv_run_stats fv_session_stats(const fv_session *session) { return session->stats; }
+fv_session_times fv_session_seconds(const fv_session *session) { return session->times; }
 
 fv_status fv_session_rollback(fv_session *session, int64_t position) {
     if (position < 0 || position > session->tokens.n) {

@@ -30,7 +30,15 @@ struct fv_session {
 
     fv_tokens tokens;
     fv_run_stats stats;
+    fv_session_times times;
 };
+
+/* Adds the time since `at` to a stage; the present time, for the next one. */
+static inline double fvi_lap(double at, double *stage) {
+    const double now = fvi_seconds();
+    *stage += now - at;
+    return now;
+}
 
 /* Drops what lies at and past `position`; what was known of the present token is gone. */
 fv_status fvi_session_cut(fv_session *s, int64_t position);

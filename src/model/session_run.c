@@ -46,7 +46,9 @@ static fv_status make_room_for_rows(fv_session *s) {
 
 /* Hands out the logits of hidden rows at `position`[0..n), gathered in scratch.normed. */
 static fv_status hand_out(fv_session *s, const fv_feed *feed, int64_t first, int64_t step, int64_t n) {
+    const double at = fvi_seconds();
     fv_status status = s->model->arch->head(s->model, s->scratch.normed, n, FV_PREFILL, s->scratch.normed, s->rows);
+    fvi_lap(at, &s->times.head);
     for (int64_t i = 0; i < n && status == FV_OK; i++) {
         if (feed->on_logits(feed->user, first + i * step, s->rows + i * s->model->facts.n_vocab) != 0) {
             status = fvi_fail(s->ctx, FV_ERR_CANCELLED, "stopped by on_logits at position %lld", (long long)(first + i * step));
@@ -120,6 +122,7 @@ fv_status fv_session_feed(fv_session *session, const int32_t *tokens, int64_t n,
     if (status != FV_OK || n == 0) {
         return status;
     }
+    const double began = fvi_seconds();
     const int64_t position = session->tokens.n;
     const fv_run_stats stats = session->stats;
     if (feed->on_logits != NULL) {
@@ -128,6 +131,7 @@ fv_status fv_session_feed(fv_session *session, const int32_t *tokens, int64_t n,
     if (status == FV_OK) {
         status = feed_chunks(session, tokens, n, feed);
     }
+    fvi_lap(began, &session->times.total);
     if (status != FV_OK) {
         take_back(session, position, stats);
         return status;
@@ -141,7 +145,9 @@ fv_status fv_session_feed(fv_session *session, const int32_t *tokens, int64_t n,
 
 /* Logits of one hidden row, beside the present ones until they are whole. */
 static fv_status make_logits(fv_session *s, const float *hidden, fv_phase phase) {
+    const double at = fvi_seconds();
     fv_status status = s->model->arch->head(s->model, hidden, 1, phase, s->scratch.normed, s->spare);
+    fvi_lap(at, &s->times.head);
     if (status == FV_OK) {
         float *whole = s->spare;
         s->spare = s->logits;
@@ -158,7 +164,10 @@ fv_status fv_session_finish(fv_session *session) {
     if (!session->has_hidden) {
         return fvi_fail(session->ctx, FV_ERR_STATE, "there is nothing to finish: feed the prompt's tokens first");
     }
-    return make_logits(session, session->hidden, FV_PREFILL);
+    const double began = fvi_seconds();
+    fv_status status = make_logits(session, session->hidden, FV_PREFILL);
+    fvi_lap(began, &session->times.total);
+    return status;
 }
 
 /* ---- generation ---- */
@@ -171,6 +180,7 @@ fv_status fv_session_step(fv_session *session, int32_t token) {
     if (status != FV_OK) {
         return status;
     }
+    const double began = fvi_seconds();
     const int64_t position = session->tokens.n;
     const fv_run_stats stats = session->stats;
     status = session->model->arch->forward(session, &token, 1, FV_DECODE);
@@ -180,6 +190,7 @@ fv_status fv_session_step(fv_session *session, int32_t token) {
     if (status == FV_OK) {
         status = make_logits(session, session->scratch.x, FV_DECODE);
     }
+    fvi_lap(began, &session->times.total);
     if (status != FV_OK) {
         take_back(session, position, stats);
         return status;

@@ -1,7 +1,7 @@
 /* check_decode.c - every rung of the products of generated tokens against double, inside poisoned buffers; with --bench, its
  * speed.
  *
- *   check_decode [--seed N] [--bench] */
+ *   check_decode [--seed N] [--bench] [--level NAME] */
 #include "base/rng.h"
 #include "kernel/decode.h"
 #include "poison.h"
@@ -241,9 +241,13 @@ static void bench_rung(const rung *level) {
 int main(int argc, char **argv) {
     uint64_t seed = 1;
     bool speed = false;
+    const char *only = NULL;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             seed = strtoull(argv[++i], NULL, 0);
+        }
+        if (strcmp(argv[i], "--level") == 0 && i + 1 < argc) {
+            only = argv[++i];
         }
         speed = speed || strcmp(argv[i], "--bench") == 0;
     }
@@ -267,6 +271,9 @@ int main(int argc, char **argv) {
         fvi_decode_init(&(fvi_cpu){.avx2 = true, .avx512 = true, .avx512_bf16 = true}, &levels[n++].ops);
     }
     for (int i = 0; i < n; i++) {
+        if (only != NULL && strcmp(only, levels[i].name) != 0) {
+            continue;
+        }
         if (speed) {
             bench_rung(&levels[i]);
         } else {

@@ -106,7 +106,31 @@ static void check_convert(const fvi_convert_ops *ops, const char *level) {
     guard_free(&half);
 }
 
-static void check_rmsnorm(void) {
+/* Element by element; and that what is not there is zero. */
+static void check_pack(const fvi_convert_ops *ops, const char *level) {
+    static const int64_t sizes[][2] = {{1, 1}, {64, 32}, {65, 33}, {16, 512}, {7, 95}, {130, 64}};
+    for (int s = 0; s < 6; s++) {
+        const int64_t n = sizes[s][0], k = sizes[s][1], columns = fvi_round_up(k, 32);
+        guard w = guard_make((size_t)(n * k) * 2, 2, true), out = guard_make((size_t)fvi_convert_packed(n, k) * 2, 64, true);
+        uint16_t *wv = (uint16_t *)w.data, *ov = (uint16_t *)out.data;
+        for (int64_t i = 0; i < n * k; i++) {
+            wv[i] = (uint16_t)(i % 65521 + 1);
+        }
+        ops->pack(n, k, wv, ov);
+        for (int64_t r = 0; r < fvi_round_up(n, 64); r++) {
+            for (int64_t c = 0; c < columns; c++) {
+                uint16_t want = r < n && c < k ? wv[r * k + c] : 0;
+                uint16_t is = ov[r / 64 * 64 * columns + c / 2 * 128 + r % 64 * 2 + c % 2];
+                expect(is == want, "packed", level, is, want);
+            }
+        }
+        expect(guard_intact(&w) && guard_intact(&out), "guards of packed", level, 0, 1);
+        guard_free(&w);
+        guard_free(&out);
+    }
+}
+
+static void check_rmsnorm(const fvi_rowop_ops *ops, const char *level) {
     static const int64_t widths[] = {1, 15, 16, 33, 512};
     for (int c = 0; c < 5; c++) {
         int64_t d = widths[c], m = 3;
@@ -118,7 +142,7 @@ static void check_rmsnorm(void) {
             xv[i] = (float)(fvi_rng_unit(&r) * 4 - 2);
             wv[i % d] = (float)fvi_rng_unit(&r);
         }
-        fvi_rmsnorm(m, d, xv, wv, 1e-5f, yv);
+        fvi_rmsnorm(ops, m, d, xv, wv, 1e-5f, yv);
         for (int64_t row = 0; row < m; row++) {
             double sum = 0;
             for (int64_t i = 0; i < d; i++) {
@@ -127,22 +151,38 @@ static void check_rmsnorm(void) {
             for (int64_t i = 0; i < d; i++) {
                 double want = xv[row * d + i] / sqrt(sum / (double)d + 1e-5) * wv[i];
                 double bound = ((double)d / 16 + 10) * 0x1p-24 * fabs(want);
-                expect(fabs(yv[row * d + i] - want) <= bound, "rmsnorm", "", yv[row * d + i], want);
+                expect(fabs(yv[row * d + i] - want) <= bound, "rmsnorm", level, yv[row * d + i], want);
             }
         }
         float alone[512];
-        fvi_rmsnorm(1, d, xv + d, wv, 1e-5f, alone);
-        expect(memcmp(alone, yv + d, (size_t)d * 4) == 0, "rmsnorm alone", "", alone[0], yv[d]);
-        fvi_rmsnorm(m, d, xv, wv, 1e-5f, xv);
-        expect(memcmp(xv, yv, (size_t)(m * d) * 4) == 0, "rmsnorm in place", "", xv[0], yv[0]);
-        expect(guard_intact(&x) && guard_intact(&y) && guard_intact(&w), "rmsnorm guards", "", 0, 1);
+        fvi_rmsnorm(ops, 1, d, xv + d, wv, 1e-5f, alone);
+        expect(memcmp(alone, yv + d, (size_t)d * 4) == 0, "rmsnorm alone", level, alone[0], yv[d]);
+        float base[3 * 512], sum[3 * 512], add[3 * 512];
+        for (int64_t i = 0; i < m * d; i++) {
+            sum[i] = xv[i];
+            add[i] = (float)fvi_rng_unit(&r);
+        }
+        fvi_rowop_ops plain;
+        fvi_rowop_c(&plain);
+        fvi_rmsnorm(&plain, m, d, xv, wv, 1e-5f, base);
+        expect(memcmp(base, yv, (size_t)(m * d) * 4) == 0, "rmsnorm as at level c", level, yv[0], base[0]);
+        for (int64_t i = 0; i < m * d; i++) {
+            base[i] = sum[i] + add[i];
+        }
+        fvi_add_rmsnorm(ops, m, d, sum, add, wv, 1e-5f, add);
+        expect(memcmp(base, sum, (size_t)(m * d) * 4) == 0, "sum before rmsnorm", level, sum[0], base[0]);
+        fvi_rmsnorm(ops, m, d, base, wv, 1e-5f, base);
+        expect(memcmp(base, add, (size_t)(m * d) * 4) == 0, "rmsnorm of a sum", level, add[0], base[0]);
+        fvi_rmsnorm(ops, m, d, xv, wv, 1e-5f, xv);
+        expect(memcmp(xv, yv, (size_t)(m * d) * 4) == 0, "rmsnorm in place", level, xv[0], yv[0]);
+        expect(guard_intact(&x) && guard_intact(&y) && guard_intact(&w), "rmsnorm guards", level, 0, 1);
         guard_free(&x);
         guard_free(&w);
         guard_free(&y);
     }
 }
 
-static void check_rope(bool interleaved, int64_t first, int64_t d) {
+static void check_rope(const fvi_rowop_ops *ops, bool interleaved, int64_t first, int64_t d) {
     enum { M = 5, H = 3 };
     int64_t d_head = d + 6;
     guard table = guard_make((size_t)(M * d) * 4, 4, true), x = guard_make((size_t)(M * H * d_head) * 4, 4, true);
@@ -153,7 +193,7 @@ static void check_rope(bool interleaved, int64_t first, int64_t d) {
         before[i] = xv[i] = (float)(fvi_rng_unit(&r) - 0.5);
     }
     fvi_rope_table(first, M, d, 10000, 1, tv);
-    fvi_rope(M, H, d_head, d, interleaved, tv, xv);
+    fvi_rope(ops, M, H, d_head, d, interleaved, tv, xv);
     for (int64_t row = 0; row < M * H; row++) {
         const float *from = before + row * d_head, *to = xv + row * d_head;
         for (int64_t j = 0; j < d / 2; j++) {
@@ -170,37 +210,40 @@ static void check_rope(bool interleaved, int64_t first, int64_t d) {
     guard_free(&x);
 }
 
+static void check_level(const fvi_rowop_ops *ops, const fvi_convert_ops *convert, const char *level) {
+    static const int64_t firsts[] = {0, 1000, (1 << 20) - 5}, widths[] = {2, 32, 64};
+    check_exp(ops, level);
+    check_convert(convert, level);
+    check_pack(convert, level);
+    check_rmsnorm(ops, level);
+    for (int i = 0; i < 9; i++) {
+        check_rope(ops, true, firsts[i / 3], widths[i % 3]);
+        check_rope(ops, false, firsts[i / 3], widths[i % 3]);
+    }
+}
+
 int main(void) {
     fvi_cpu cpu = fvi_cpu_detect();
     fvi_rowop_ops ops;
     fvi_convert_ops convert;
     fvi_rowop_c(&ops);
-    check_exp(&ops, "c");
     fvi_convert_c(&convert);
-    check_convert(&convert, "c");
+    check_level(&ops, &convert, "c");
 #if defined(__x86_64__)
     if (cpu.avx2) {
         fvi_rowop_avx2(&ops);
-        check_exp(&ops, "avx2");
         fvi_convert_avx2(&convert);
-        check_convert(&convert, "avx2");
+        check_level(&ops, &convert, "avx2");
     }
     if (cpu.avx512) {
         fvi_rowop_avx512(&ops);
-        check_exp(&ops, "avx512");
         fvi_convert_avx512(&convert);
-        check_convert(&convert, "avx512");
+        check_level(&ops, &convert, "avx512");
     }
 #else
     (void)cpu;
 #endif
     check_halves();
-    check_rmsnorm();
-    static const int64_t firsts[] = {0, 1000, (1 << 20) - 5}, widths[] = {2, 32, 64};
-    for (int i = 0; i < 9; i++) {
-        check_rope(true, firsts[i / 3], widths[i % 3]);
-        check_rope(false, firsts[i / 3], widths[i % 3]);
-    }
     printf("row ops: %d failed\n", failures);
     return failures != 0;
 }

@@ -100,6 +100,8 @@ static void progress_never_reaches_stdout(void **state) {
     assert_int_equal(r.code, 0);
     assert_string_equal(r.out, plain);
     assert_non_null(strstr(r.err, "tokens/s"));
+    assert_non_null(strstr(r.err, "ms a prompt token: weights "));
+    assert_non_null(strstr(r.err, "ms a generated token: weights "));
     run_free(&r);
     free(plain);
 }

@@ -314,6 +314,31 @@ static void test_second_turn(void **state) {
     fv_session_destroy(s);
 }
 
+static double stages(const fv_session_times *t) { return t->embed + t->rows + t->weights + t->append + t->attention + t->head; }
+
+static void test_times(void **state) {
+    fixture *f = *state;
+    fv_session *s = new_session(f->model, "", FV_F16, 64), *fork;
+    const fv_session_times none = fv_session_seconds(s);
+    assert_true(none.total == 0 && stages(&none) == 0);
+    feed(s, 0, 120, 512, NULL);
+    assert_ok(f->ctx, fv_session_finish(s));
+    const fv_session_times first = fv_session_seconds(s);
+    assert_true(first.embed > 0 && first.rows > 0 && first.weights > 0);
+    assert_true(first.append > 0 && first.attention > 0 && first.head > 0);
+    for (int i = 0; i < 8; i++) {
+        assert_ok(f->ctx, fv_session_step(s, 5));
+    }
+    const fv_session_times all = fv_session_seconds(s);
+    assert_true(all.embed > first.embed && all.rows > first.rows && all.weights > first.weights);
+    assert_true(all.append > first.append && all.attention > first.attention && all.head > first.head);
+    assert_true(stages(&all) <= all.total && stages(&all) > all.total / 2);
+    assert_ok(f->ctx, fv_session_fork(s, &fork));
+    assert_true(fv_session_seconds(fork).total == 0);
+    fv_session_destroy(fork);
+    fv_session_destroy(s);
+}
+
 /* ---- stopping ---- */
 
 typedef struct stopper {
@@ -542,6 +567,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_rollback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fork, setup, teardown),
         cmocka_unit_test_setup_teardown(test_second_turn, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_times, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wanted_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
