@@ -4,8 +4,6 @@
  * columns; then each key's integers are widened in registers, for all rows, and enter one chain of each output. */
 #include "kernel/decode_quant_avx512_inline.h"
 
-enum { BLOCKS = WIDE * LANES / FVI_QUANT_BLOCK, PER_BLOCK = FVI_QUANT_BLOCK / LANES };
-
 /* weight[r][b][j] = p[r][j] times the scale of key j in block `block` + b; scales of keys past the end are not looked at. */
 INLINE void scale_weights(const float *p, int rows, const fvi_rows *v, int block, int blocks,
                           float weight[GROUP][BLOCKS][FVI_LEAF]) {
@@ -37,9 +35,6 @@ INLINE void widen(const unsigned char *at, fv_dtype dtype, __m512 y[PER_BLOCK]) 
 
 INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
                         int columns, fv_dtype dtype) {
-    if (columns < PER_BLOCK) {
-        return; /* no such block: widths are multiples of 32 */
-    }
     float weight[GROUP][BLOCKS][FVI_LEAF] __attribute__((aligned(64)));
     __m512 acc[GROUP][WIDE], y[WIDE];
     int blocks = columns / PER_BLOCK, block_bytes = dtype == FV_Q8_0 ? FVI_QUANT_BLOCK : FVI_QUANT_BLOCK / 2;

@@ -5,7 +5,7 @@
  * for two more cheap operations a register of V. */
 #include "kernel/decode_quant_avx512_inline.h"
 
-enum { BLOCKS = WIDE * LANES / FVI_QUANT_BLOCK, PER_BLOCK = FVI_QUANT_BLOCK / LANES, PAIRS = FVI_LEAF / 2 };
+enum { PAIRS = FVI_LEAF / 2 };
 
 /* weight[r][b][t]: keys 2 t and 2 t + 1 of row r times their scales in block `block` + b; 0 past the end, whose scales are not
  * looked at. */
@@ -56,9 +56,6 @@ INLINE void widen(const unsigned char *a, const unsigned char *b, fv_dtype dtype
 
 INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
                         int columns, fv_dtype dtype) {
-    if (columns < PER_BLOCK) {
-        return; /* no such block: widths are multiples of 32 */
-    }
     uint32_t weight[GROUP][BLOCKS][PAIRS] __attribute__((aligned(64)));
     __m512 acc[GROUP][WIDE];
     __m512i y[WIDE], table = nibble_table();

@@ -4,10 +4,10 @@
  * key and 16 bytes, once for all rows; in return nothing is folded across lanes, and 16 keys' scales are one load. vpdpbusd wants
  * one side unsigned. It is K: q8_0 with its sign bit turned is k + 128, a nibble is k + 8; so each sum begins at -128 or -8 times
  * the sum of Q's block, a number of the row alone, and comes out exact. */
-#include "kernel/decode_avx512_inline.h"
+#include "kernel/avx512_inline.h"
 #include "kernel/decode_quant_inline.h"
 
-enum { WORDS = FVI_QUANT_BLOCK / 4, KEYS = 2 * LANES };
+enum { WORDS = FVI_QUANT_BLOCK / 4, KEYS = 2 * LANES, GROUP = 4 };
 
 static void pack_q(const float *q, int d, void *qt) { decode_pack_q(q, d, qt); }
 
