@@ -15,14 +15,14 @@ enum { PER_BLOCK = FVI_QUANT_BLOCK / LANES, BLOCKS = WIDE / PER_BLOCK };
 INLINE void ask_line(const fvi_rows *v, int j, int c, int columns) {
     for (int part = c / 64; v->next != NULL && part < c / 64 + (columns + 3) / 4; part++) {
         if (part * 64 + j < v->row_bytes) {
-            _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(part * 64 + j) * 64), _MM_HINT_T1);
+            _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(part * 64 + j) * 64), _MM_HINT_T0);
         }
     }
 }
 
 INLINE void ask_scales(const fvi_rows *v, int d) {
     for (int line = 0; v->next != NULL && line < 2 * d / FVI_QUANT_BLOCK; line++) {
-        _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(v->row_bytes + line) * 64), _MM_HINT_T1);
+        _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(v->row_bytes + line) * 64), _MM_HINT_T0);
     }
 }
 

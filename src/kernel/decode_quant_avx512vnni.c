@@ -16,7 +16,7 @@ static void pack_q(const float *q, int d, void *qt) { decode_pack_q(q, d, qt); }
 INLINE void ask_parts(const fvi_rows *k, int d, int from, int to) {
     int64_t lines = k->row_bytes + 2 * d / FVI_QUANT_BLOCK;
     for (int64_t i = lines * from / FVI_LEAF; k->next != NULL && i < lines * to / FVI_LEAF; i++) {
-        _mm_prefetch((const char *)((uintptr_t)k->next + (uintptr_t)i * 64), _MM_HINT_T1);
+        _mm_prefetch((const char *)((uintptr_t)k->next + (uintptr_t)i * 64), _MM_HINT_T0);
     }
 }
 
