@@ -44,7 +44,7 @@ const char *bench_shape(const bench_case *c, char out[BENCH_NAME]) {
 }
 
 bool bench_cache_takes(fv_context *ctx, fv_dtype dtype) {
-    fv_cache_desc desc = {1, 1, 64, 64, dtype, dtype};
+    fv_cache_desc desc = {.layers = 1, .h_kv = 1, .d_k = 64, .d_v = 64, .k_dtype = dtype, .v_dtype = dtype};
     fv_cache *cache = NULL;
     bool takes = fv_cache_create(ctx, &desc, &cache) == FV_OK;
     fv_cache_destroy(cache);

@@ -123,7 +123,7 @@ void bench_arena_free(bench_arena *a) {
 /* A cache is filled in pieces, so that its source stays small. */
 enum { PIECE = 4096 };
 static fv_status fill_cache(const bench_machine *m, const bench_case *c, fv_dtype source, bench_arena *a) {
-    fv_cache_desc desc = {1, c->h_kv, c->d, c->d, c->dtype, c->dtype};
+    fv_cache_desc desc = {.layers = 1, .h_kv = c->h_kv, .d_k = c->d, .d_v = c->d, .k_dtype = c->dtype, .v_dtype = c->dtype};
     fv_status status = fv_cache_create(m->ctx, &desc, &a->cache);
     for (int64_t at = 0; at < c->n && !status; at += PIECE) {
         int64_t n = c->n - at < PIECE ? c->n - at : PIECE;

@@ -24,10 +24,14 @@ int cli_common_options(unsigned takes, cli_common *c, cli_option *out) {
     }
     if (takes & CLI_KV) {
         out[n++] = (cli_option){
-            "kv",      0,
-            "DTYPE",   "keys and values are kept as f32, f16, bf16; auto: bf16 if the CPU has bf16 products, else f16",
-            CLI_DTYPE, &c->kv,
-            0,         0};
+            "kv",
+            0,
+            "DTYPE",
+            "keys and values are kept as f32, f16, bf16, q8_0, q4_0; auto: bf16 if the CPU has bf16 products, else f16",
+            CLI_DTYPE,
+            &c->kv,
+            0,
+            0};
     }
     if (takes & CLI_MACHINE) {
         out[n++] = (cli_option){"threads", 't', "N", "threads (default: one per core)", CLI_INT, &c->threads, 1, 256};
@@ -115,14 +119,14 @@ static int parse_seed(const cli_option *o, const char *text) {
 }
 
 static int parse_dtype(const cli_option *o, const char *text) {
-    static const fv_dtype dtypes[] = {FV_AUTO, FV_F32, FV_F16, FV_BF16};
+    static const fv_dtype dtypes[] = {FV_AUTO, FV_F32, FV_F16, FV_BF16, FV_Q8_0, FV_Q4_0};
     for (int i = 0; i < CLI_COUNT(dtypes); i++) {
         if (strcmp(text, fv_dtype_name(dtypes[i])) == 0) {
             *(fv_dtype *)o->value = dtypes[i];
             return CLI_GO;
         }
     }
-    return terminal_error(EXIT_USAGE, "--%s %s: must be auto, f32, f16 or bf16", o->name, text);
+    return terminal_error(EXIT_USAGE, "--%s %s: must be auto, f32, f16, bf16, q8_0 or q4_0", o->name, text);
 }
 
 static int parse_level(const cli_option *o, const char *text) {

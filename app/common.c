@@ -180,15 +180,27 @@ int common_check_recipe(fv_context *ctx, const char *recipe) {
     return status ? terminal_status(ctx, status) : 0;
 }
 
-int common_check_room(const fv_model *model, const char *option, int64_t tokens, fv_dtype kv, bool beyond_trained) {
+/* Bytes that a cache of so many tokens takes under --kv and the recipe. */
+static double cache_bytes(const cli_common *common, fv_context *ctx, const fv_model_facts *f, int64_t tokens) {
+    fv_dtype kv = common->kv == FV_AUTO ? FV_BF16 : common->kv; /* f16 is as large */
+    fv_cache_desc desc = {.layers = f->layers, .h_kv = f->h_kv, .d_k = f->d_k, .d_v = f->d_v, .k_dtype = kv, .v_dtype = kv};
+    fv_recipe *recipe = NULL;
+    if (fv_recipe_parse(ctx, common->recipe, &recipe) == FV_OK) {
+        fv_recipe_kv(recipe, &desc);
+    }
+    fv_recipe_destroy(recipe);
+    return (double)fv_cache_page_bytes(&desc, tokens);
+}
+
+int common_check_room(const cli_common *common, fv_context *ctx, const fv_model *model, const char *option, int64_t tokens,
+                      bool beyond_trained) {
     fv_model_facts facts;
     fv_model_describe(model, &facts);
     if (tokens > facts.context && !beyond_trained) {
         return terminal_error(EXIT_USAGE, "%s: %" PRId64 " tokens are more than the model's trained %" PRId64 " tokens", option,
                               tokens, facts.context);
     }
-    double per_token = (double)facts.kv_bytes_per_token * (kv == FV_F32 ? 2 : 1);
-    double need = (double)facts.file_bytes + (double)facts.extra_bytes + per_token * (double)tokens;
+    double need = (double)facts.file_bytes + (double)facts.extra_bytes + cache_bytes(common, ctx, &facts, tokens);
     if (facts.memory_total && need > (double)facts.memory_total) {
         char a[32], b[32];
         return terminal_error(EXIT_USAGE, "%s: the model with %" PRId64 " tokens needs %s, this machine has %s of memory", option,

@@ -32,7 +32,8 @@ int common_find(const char *name, const char *what, char *path, size_t size);
 int common_model(const cli_common *common, fv_context *ctx, fv_model **out);
 /* Says before the work begins if the recipe cannot be, and if `tokens` of context do not fit the model or the machine. */
 int common_check_recipe(fv_context *ctx, const char *recipe);
-int common_check_room(const fv_model *model, const char *option, int64_t tokens, fv_dtype kv, bool beyond_trained);
+int common_check_room(const cli_common *common, fv_context *ctx, const fv_model *model, const char *option, int64_t tokens,
+                      bool beyond_trained);
 
 /* The whole file, or stdin for "-"; free() it. It is terminated, the terminator not counted. */
 int common_read(const char *path, char **text, size_t *size);

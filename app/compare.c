@@ -152,7 +152,7 @@ static int check(const arguments *a, fv_context *ctx, const fv_model *model) {
         code = common_check_recipe(ctx, a->recipes.text[i]);
     }
     for (int i = 0; i < a->lengths.n && !code; i++) {
-        code = common_check_room(model, "--lengths", a->lengths.value[i], a->common.kv, false);
+        code = common_check_room(&a->common, ctx, model, "--lengths", a->lengths.value[i], false);
     }
     return code;
 }

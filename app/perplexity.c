@@ -60,7 +60,7 @@ static int measure(const arguments *a, fv_context *ctx, const char *text, size_t
     fv_model *model = NULL;
     int code = common_check_recipe(ctx, a->common.recipe);
     code = code ? code : common_model(&a->common, ctx, &model);
-    code = code ? code : common_check_room(model, "--ctx", a->context, a->common.kv, false);
+    code = code ? code : common_check_room(&a->common, ctx, model, "--ctx", a->context, false);
     if (!code) {
         fv_perplexity_options options = fv_perplexity_options_default();
         options.text = text;

@@ -100,7 +100,8 @@ static int32_t missing_end(const arguments *a, const fv_model *model, const fv_s
 }
 
 /* Says before the work begins that prompt and answer do not fit. *room gets the session's most tokens. */
-static int check_length(const arguments *a, const fv_model *model, int64_t position, int64_t prompt, int64_t *room) {
+static int check_length(const arguments *a, fv_context *ctx, const fv_model *model, int64_t position, int64_t prompt,
+                        int64_t *room) {
     fv_model_facts facts;
     fv_model_describe(model, &facts);
     int64_t n = a->n < 0 ? 0 : a->n, need = position + prompt + n;
@@ -109,7 +110,7 @@ static int check_length(const arguments *a, const fv_model *model, int64_t posit
         return terminal_error(EXIT_USAGE, "the prompt is empty, and this model has no BOS to begin with");
     }
     if (need <= *room) {
-        return common_check_room(model, "prompt", need, a->common.kv, a->beyond_trained);
+        return common_check_room(&a->common, ctx, model, "prompt", need, a->beyond_trained);
     }
     if (position + prompt > *room) {
         return terminal_error(EXIT_USAGE,
@@ -156,7 +157,7 @@ static int run_once(const arguments *a, fv_context *ctx, fv_model *model, fv_ses
     int64_t room = 0;
     fv_session *session = loaded;
     int code = encode(a, ctx, model, session ? fv_session_position(session) : 0, a->chat, text, size, &prompt);
-    code = code ? code : check_length(a, model, session ? fv_session_position(session) : 0, prompt.n, &room);
+    code = code ? code : check_length(a, ctx, model, session ? fv_session_position(session) : 0, prompt.n, &room);
     code = code || session ? code : open_session(a, ctx, model, room, &session);
     if (code) {
         fv_session_destroy(session);

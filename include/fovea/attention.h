@@ -133,8 +133,10 @@ FV_API fv_status fv_tensor_to_dlpack(fv_context *ctx, const fv_tensor *view, voi
 /* ---- recipes ------------------------------------------------------------------------------------------------------ */
 
 /* A recipe names a method on each axis: "prefill=window:size=1024,decode=window:size=1024,kv=f16". A bare method
- * ("window:size=1024") stands for prefill and decode both. An empty string is dense attention. */
+ * ("window:size=1024") stands for prefill and decode both. An empty string is dense attention. The axis kv takes a format for K
+ * and V, or one for each ("kv=q8_0/q4_0"), each with rotate=1 if its rows are to be rotated ("kv=q4_0:rotate=1"). */
 typedef struct fv_recipe fv_recipe;
+struct fv_cache_desc;
 
 typedef enum fv_phase { FV_PREFILL = 0, FV_DECODE = 1 } fv_phase;
 
@@ -142,8 +144,9 @@ FV_API fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **
 FV_API void fv_recipe_destroy(fv_recipe *recipe);
 /* The recipe in its normal form, every parameter written out. Owned by the recipe. */
 FV_API const char *fv_recipe_text(const fv_recipe *recipe);
-/* The K and V formats that the recipe asks for; false if it leaves them open. */
-FV_API bool fv_recipe_kv(const fv_recipe *recipe, fv_dtype *k, fv_dtype *v);
+/* Sets the formats of K and V that the recipe asks for, and their rotations; false, and *desc as it was, if it leaves them open.
+ */
+FV_API bool fv_recipe_kv(const fv_recipe *recipe, struct fv_cache_desc *desc);
 /* True if a method hides keys from the softmax while the cache keeps them all. */
 FV_API bool fv_recipe_masks_only(const fv_recipe *recipe);
 
@@ -258,19 +261,31 @@ FV_API fv_status fv_attention(fv_context *ctx, const fv_tensor *q, const fv_tens
 /* ---- cache --------------------------------------------------------------------------------------------------------- */
 
 /* Keys and values of one sequence: layers x KV heads, in pages of 64 entries (rows of K, rows of V, positions). Forks share
- * full pages; bytes are allocated bytes. d_k and d_v are 1..256. With d_v = 0 a cache has rows of K alone, of widths up to
- * 16384: rows that are key and value at once (fv_el_attention of experimental.h); plans do not take it. */
+ * full pages; bytes are allocated bytes.
+ *
+ * Quantised rows take an orthonormal Walsh-Hadamard rotation well: it spreads a row's outliers over its blocks. Rows are then
+ * kept rotated, in blocks of the largest power of two that divides the width; queries are rotated and outputs rotated back by
+ * the run, so nothing but rounding changes (Ashkboos et al., QuaRot, NeurIPS 2024).
+ *
+ * With d_v = 0 a cache has rows of K alone, of widths up to 16384, not quantised and not rotated: rows that are key and value at
+ * once (fv_el_attention of experimental.h); plans do not take it. */
 typedef struct fv_cache_desc {
     int layers;
-    int64_t h_kv, d_k, d_v;
-    fv_dtype k_dtype, v_dtype; /* f32, f16 or bf16 */
+    int64_t h_kv, d_k, d_v;    /* widths 1..256; a multiple of 32 where quantised */
+    fv_dtype k_dtype, v_dtype; /* f32, f16, bf16, q8_0 or q4_0, each its own */
+    bool rotate_k, rotate_v;   /* before rounding; worth it with q4_0, legal with all */
 } fv_cache_desc;
 
 FV_API fv_status fv_cache_create(fv_context *ctx, const fv_cache_desc *desc, fv_cache **out);
 FV_API void fv_cache_destroy(fv_cache *cache);
 FV_API fv_cache_desc fv_cache_describe(const fv_cache *cache);
-/* Appends n entries to one layer: k (1, h_kv, n, d_k), v (1, h_kv, n, d_v), any of f32, f16, bf16; rounded to the cache's
- * dtypes. Entry e of the call gets position length + e. All or nothing. v is NULL where d_v is 0. */
+/* Bytes that the pages of n entries in every layer and head take, before there is a cache; SIZE_MAX if no size_t holds them.
+ * Tables are beside that, some 8 to 16 bytes a page. */
+FV_API size_t fv_cache_page_bytes(const fv_cache_desc *desc, int64_t n);
+/* Appends n entries to one layer: k (1, h_kv, n, d_k), v (1, h_kv, n, d_v), any of f32, f16, bf16; rotated if the cache says so
+ * and rounded to its dtypes: a block of 32 of q8_0 to scale * -127..127, scale = max |x| / 127, of q4_0 to scale * -8..7, both
+ * with an f16 scale. A block with a number that is not finite, or whose scale no f16 holds, reads as NaN. Entry e of the call
+ * gets position length + e. All or nothing. v is NULL where d_v is 0. */
 FV_API fv_status fv_cache_append(fv_cache *cache, int layer, const fv_tensor *k, const fv_tensor *v);
 /* Entries of a layer. */
 FV_API int64_t fv_cache_length(const fv_cache *cache, int layer);
@@ -280,9 +295,11 @@ FV_API fv_status fv_cache_truncate(fv_cache *cache, int64_t length);
 FV_API fv_status fv_cache_fork(fv_cache *cache, fv_cache **out);
 /* Bytes that this cache keeps allocated; a page shared by two forks counts in both. */
 FV_API size_t fv_cache_bytes(const fv_cache *cache);
-/* Copies entries [from, from + n) of one head out, row-major, in the cache's dtypes, n * fv_dtype_bytes(dtype, d) bytes each;
- * either may be NULL. */
+/* Copies entries [from, from + n) of one head out as they are kept (rotated, if they are): row-major, in the cache's dtypes,
+ * n * fv_dtype_bytes(dtype, d) bytes each; either may be NULL. Quantised rows come in GGUF's blocks: f16 scale, then integers. */
 FV_API fv_status fv_cache_read(const fv_cache *cache, int layer, int64_t head, int64_t from, int64_t n, void *k, void *v);
+/* Appends n entries to one layer as fv_cache_read gave them, bit for bit: k and v (h_kv, n) rows. All or nothing. */
+FV_API fv_status fv_cache_restore(fv_cache *cache, int layer, int64_t n, const void *k, const void *v);
 
 /* ---- the machine --------------------------------------------------------------------------------------------------- */
 

@@ -115,7 +115,8 @@ typedef struct fv_session fv_session;
 
 typedef struct fv_session_options {
     const char *recipe; /* NULL or "": dense; see fv_recipe_parse */
-    fv_dtype kv_dtype;  /* f32, f16, bf16 or FV_AUTO: bf16 where the CPU has bf16 dot products, else f16; a recipe's kv= wins */
+    fv_dtype kv_dtype;  /* f32, f16, bf16, q8_0, q4_0 or FV_AUTO: bf16 where the CPU has bf16 dot products, else f16; a recipe's
+                         * kv= wins */
     int64_t context;    /* most tokens; 0: the trained length. More than that is FV_ERR_RANGE unless beyond_trained */
     bool beyond_trained;
     int64_t chunk; /* prompt tokens worked on at once, 1..1024; 0: 512. Does not change results */

@@ -57,6 +57,9 @@ void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         for (int64_t c = 0; c < p->d_v; c++) {
             out[c] = sum == 0 ? 0.0f : out[c] / sum + 0.0f; /* + 0: no row tells by a zero's sign what it skipped */
         }
+        if (run->cache != NULL && run->cache->desc.rotate_v) {
+            plan->quant.rotate(out, (int)p->d_v);
+        }
         fvi_store_row(p->out_dtype, out, p->d_v, fvi_tensor_at(&run->out, batch, head, i), run->out.stride[3]);
         if (run->lse != NULL) {
             run->lse[(batch * p->h_q + head) * n_rows_out + i] =

@@ -143,6 +143,7 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     plan->threads = fv_threads(ctx);
     fvi_tile_init(&ctx->cpu, &plan->ops[0]);
     plan->has_half = fvi_tile_init_half(&ctx->cpu, &plan->ops[1]);
+    fvi_quant_init(&ctx->cpu, &plan->quant);
     fvi_decode_init(&ctx->cpu, &plan->decode);
     choose_sizes(plan);
     if (!lay_out(plan)) {
@@ -166,7 +167,7 @@ const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v) {
     if (plan->problem.phase == FV_DECODE && k >= FV_F32 && (int)k < FVI_KV_DTYPES && plan->decode.k[k].name != NULL) {
         return plan->decode.k[k].name;
     }
-    return plan->ops[plan->has_half && k == FV_BF16 && v == FV_BF16].name;
+    return plan->ops[fvi_plan_pairs(plan, k, v)].name;
 }
 
 void fv_plan_tile(const fv_plan *plan, fv_tile_facts *out) {

@@ -12,10 +12,11 @@
 
 #include "attend/recipe.h"
 #include "kernel/decode.h"
+#include "kernel/quant.h"
 #include "kernel/tile.h"
 
 #define FVI_LOG2E 1.4426950408889634
-#define FVI_LN2 0.6931471805599453
+#define FVI_LN2   0.6931471805599453
 
 enum {
     FVI_PIECE = 4096,              /* keys */
@@ -43,6 +44,7 @@ struct fv_plan {
     fvi_tile_ops ops[2]; /* by form: f32, and pairs of bf16 where has_half */
     bool has_half;
     fvi_decode_ops decode; /* used where problem.phase is FV_DECODE */
+    fvi_quant_ops quant;
     int64_t group;
     int64_t q_block;      /* positions of an item at most */
     int64_t rows;         /* rows of an item at most */
@@ -54,6 +56,12 @@ struct fv_plan {
     int threads;
     fvi_layout at;
 };
+
+static inline bool fvi_bf16_or_less(fv_dtype dtype) { return dtype == FV_BF16 || dtype == FV_Q8_0 || dtype == FV_Q4_0; }
+/* A prompt's bf16 and quantised keys and values take the form of pairs where there is one; all else is widened to f32. */
+static inline bool fvi_plan_pairs(const fv_plan *plan, fv_dtype k, fv_dtype v) {
+    return plan->has_half && plan->problem.phase == FV_PREFILL && fvi_bf16_or_less(k) && fvi_bf16_or_less(v);
+}
 
 /* One sequence's part of a run. */
 typedef struct fvi_item {

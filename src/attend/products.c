@@ -7,8 +7,7 @@ void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scra
     fv_dtype k = run->cache != NULL ? run->cache->desc.k_dtype : run->k.dtype;
     fv_dtype v = run->cache != NULL ? run->cache->desc.v_dtype : run->v.dtype;
     bool decode = plan->problem.phase == FV_DECODE;
-    /* a prompt's bf16 keys and values take the form of pairs where there is one; anything else is widened to f32 */
-    scratch->ops = &plan->ops[plan->has_half && k == FV_BF16 && v == FV_BF16 && !decode];
+    scratch->ops = &plan->ops[fvi_plan_pairs(plan, k, v)];
     scratch->key = decode ? &plan->decode.k[k] : NULL;
     scratch->value = decode ? &plan->decode.v[v] : NULL;
 }
@@ -28,19 +27,22 @@ void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, in
     }
 }
 
-void fvi_products_open_leaf(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch) {
+void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch) {
     if (scratch->key == NULL) {
+        fvi_leaf_widen(&plan->quant, scratch->ops->half, plan->problem.d_k, plan->problem.d_v, scratch->gather, leaf);
         scratch->ops->pack_k[leaf->k_dtype](leaf->k, leaf->k_row_bytes, leaf->n, (int)plan->problem.d_k, scratch->kt);
         scratch->ops->pack_v[leaf->v_dtype](leaf->v, leaf->v_row_bytes, leaf->n, (int)plan->problem.d_v, scratch->vt);
     }
 }
 
 static fvi_rows key_rows(const fvi_leaf *leaf) {
-    return (fvi_rows){.data = leaf->k, .row_bytes = leaf->k_row_bytes, .next = leaf->k_next, .n = leaf->n};
+    return (fvi_rows){
+        .data = leaf->k, .row_bytes = leaf->k_row_bytes, .scale = leaf->k_scale, .next = leaf->k_next, .n = leaf->n};
 }
 
 static fvi_rows value_rows(const fvi_leaf *leaf) {
-    return (fvi_rows){.data = leaf->v, .row_bytes = leaf->v_row_bytes, .next = leaf->v_next, .n = leaf->n};
+    return (fvi_rows){
+        .data = leaf->v, .row_bytes = leaf->v_row_bytes, .scale = leaf->v_scale, .next = leaf->v_next, .n = leaf->n};
 }
 
 void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, int64_t first, int64_t n,
@@ -96,6 +98,12 @@ bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
         return scratch->ops->half ? finite_16(scratch->vt, n, 0x7f80) : finite_32(scratch->vt, n);
     }
     bool finite = true;
+    if (fvi_quantised(leaf->v_dtype)) { /* only a scale can be none */
+        for (int64_t i = 0; i < plan->problem.d_v / FVI_QUANT_BLOCK; i++) {
+            finite = finite && finite_16(leaf->v_scale + i * FVI_QUANT_ROWS, leaf->n, 0x7c00);
+        }
+        return finite;
+    }
     for (int j = 0; j < leaf->n; j++) {
         finite = finite && finite_row(leaf->v + j * leaf->v_row_bytes, leaf->v_dtype, plan->problem.d_v);
     }
@@ -115,8 +123,24 @@ static void hide_packed(const fv_plan *plan, const fvi_scratch *scratch, uint64_
     }
 }
 
+/* The same where scales alone can be not finite. */
+static fvi_rows hide_scales(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, uint64_t seen) {
+    uint16_t *scale = scratch->vt_row;
+    for (int64_t i = 0; i < plan->problem.d_v / FVI_QUANT_BLOCK; i++) {
+        for (int j = 0; j < FVI_QUANT_ROWS; j++) {
+            scale[i * FVI_QUANT_ROWS + j] = seen >> j & 1 ? leaf->v_scale[i * FVI_QUANT_ROWS + j] : 0;
+        }
+    }
+    fvi_rows rows = value_rows(leaf);
+    rows.scale = scale;
+    return rows;
+}
+
 /* A copy of rows of V in which those of unseen keys are zero. */
 static fvi_rows hide_rows(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, uint64_t seen) {
+    if (fvi_quantised(leaf->v_dtype)) {
+        return hide_scales(plan, leaf, scratch, seen);
+    }
     size_t row = fv_dtype_bytes(leaf->v_dtype, plan->problem.d_v);
     for (int j = 0; j < leaf->n; j++) {
         uint8_t *to = (uint8_t *)scratch->vt_row + (size_t)j * row;

@@ -9,8 +9,9 @@
 void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scratch);
 /* Row `row` of the item's queries, which stands in scratch->q_row, packed. */
 void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
-/* To be called for a leaf before its products. */
-void fvi_products_open_leaf(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch);
+/* To be called for a leaf before its products; a prompt's quantised rows are widened to scratch->gather, and `leaf` names those.
+ */
+void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch);
 /* Whether no value of the leaf is an infinity or NaN. */
 bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch);
 /* s (n, 64) = scaled products of rows first .. first + n - 1 with the leaf's keys. */

@@ -15,6 +15,7 @@ struct fv_recipe {
     bool masks_only;      /* hides keys that the cache keeps */
     bool kv_set;
     fv_dtype k_dtype, v_dtype;
+    bool rotate_k, rotate_v;
     char text[512]; /* normal form */
 };
 

@@ -67,6 +67,8 @@ void fvi_source_leaf(const fvi_source *s, int64_t leaf, void *gather, fvi_leaf *
         bool gaps = page->max_position - page->min_position != page->n - 1;
         *out = (fvi_leaf){.k = page->k,
                           .v = page->v,
+                          .k_scale = page->k_scale,
+                          .v_scale = page->v_scale,
                           .k_next = more ? next->k : NULL,
                           .v_next = more ? next->v : NULL,
                           .k_row_bytes = (int64_t)s->cache->k_row_bytes,
@@ -84,4 +86,28 @@ void fvi_source_leaf(const fvi_source *s, int64_t leaf, void *gather, fvi_leaf *
     out->n = (int)fvi_min(FVI_PAGE, s->n_kv - first);
     out->k = rows_of(s, s->k, first, out->n, &room, &out->k_row_bytes, &out->k_next);
     out->v = rows_of(s, s->v, first, out->n, &room, &out->v_row_bytes, &out->v_next);
+}
+
+/* Returns the end of what was written, 64-byte aligned since d is a multiple of 32. */
+static uint8_t *widen_rows(const fvi_quant_ops *ops, bool half, int64_t d, int n, const uint16_t *scale, const uint8_t **rows,
+                           int64_t *row_bytes, fv_dtype *dtype, uint8_t *to) {
+    if (half) {
+        ops->to_bf16[*dtype](*rows, *row_bytes, scale, n, (int)d, (uint16_t *)to);
+    } else {
+        ops->to_f32[*dtype](*rows, *row_bytes, scale, n, (int)d, (float *)to);
+    }
+    *rows = to;
+    *dtype = half ? FV_BF16 : FV_F32;
+    *row_bytes = (int64_t)fv_dtype_bytes(*dtype, d);
+    return to + FVI_PAGE * *row_bytes;
+}
+
+void fvi_leaf_widen(const fvi_quant_ops *ops, bool half, int64_t d_k, int64_t d_v, void *gather, fvi_leaf *l) {
+    uint8_t *room = gather;
+    if (fvi_quantised(l->k_dtype)) {
+        room = widen_rows(ops, half, d_k, l->n, l->k_scale, &l->k, &l->k_row_bytes, &l->k_dtype, room);
+    }
+    if (fvi_quantised(l->v_dtype)) {
+        widen_rows(ops, half, d_v, l->n, l->v_scale, &l->v, &l->v_row_bytes, &l->v_dtype, room);
+    }
 }

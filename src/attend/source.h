@@ -7,7 +7,8 @@
 /* One leaf in place, or gathered into scratch where elements of a row do not stand side by side. */
 typedef struct fvi_leaf {
     const uint8_t *k, *v;
-    const uint8_t *k_next, *v_next; /* the next leaf's rows, to be asked for in time; NULL: none, or not known */
+    const uint16_t *k_scale, *v_scale; /* of quantised rows: see kernel/quant.h */
+    const uint8_t *k_next, *v_next;    /* the next leaf's rows, to be asked for in time; NULL: none, or not known */
     int64_t k_row_bytes, v_row_bytes;
     fv_dtype k_dtype, v_dtype;
     int n;
@@ -25,6 +26,9 @@ typedef struct fvi_source {
 
 /* Leaf number `leaf`. `gather` holds 64 * (d_k + d_v) floats. */
 void fvi_source_leaf(const fvi_source *source, int64_t leaf, void *gather, fvi_leaf *out);
+
+/* Quantised K and V of a leaf become rows of bf16 (half) or f32 in `gather`; others stay where they are. */
+void fvi_leaf_widen(const fvi_quant_ops *ops, bool half, int64_t d_k, int64_t d_v, void *gather, fvi_leaf *leaf);
 
 /* n elements at `data`, `stride` elements apart, as f32. dtype is f32, f16 or bf16. */
 void fvi_load_row(fv_dtype dtype, const void *data, int64_t stride, int64_t n, float *out);

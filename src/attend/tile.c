@@ -31,6 +31,9 @@ void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_ite
         int64_t head = fvi_row_head(item, plan->group, r), i = item->q_start + item->row0 + r / plan->group;
         int64_t batch = plan->problem.packed ? 0 : item->sequence;
         fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], plan->problem.d_k, scratch->q_row);
+        if (run->cache != NULL && run->cache->desc.rotate_k) {
+            plan->quant.rotate(scratch->q_row, (int)plan->problem.d_k);
+        }
         fvi_products_pack_query(plan, scratch, r);
     }
 }
@@ -132,7 +135,7 @@ static void fold_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *it
     scratch->stats->k_rows += (uint64_t)l->n;
     scratch->stats->v_rows += (uint64_t)l->n;
     view.key_bits = key_mask_bits(plan, run, item, view.key, l->n);
-    fvi_products_open_leaf(plan, l, scratch);
+    fvi_products_open_leaf(plan, &view.leaf, scratch);
     view.finite = (view.whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
     int64_t rows = item->n_rows * plan->group;
     for (int64_t r = 0; r < rows; r += plan->sub_rows) {

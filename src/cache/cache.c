@@ -1,4 +1,4 @@
-/* cache.c - a cache's life: create, fork, roll back, read out, destroy. Appending is in append.c.
+/* cache.c - a cache's life: create, fork, roll back, destroy. Appending is in append.c, reading out in read.c.
  *
  * A head's table names its pages in order. Forks copy tables and hold the pages once more. Whoever wants to change a page that
  * others hold makes its own first; so full pages stay shared for as long as both forks keep them.
@@ -9,7 +9,16 @@
 
 static size_t heads_of(const fv_cache *cache) { return (size_t)cache->desc.layers * (size_t)cache->desc.h_kv; }
 
-static bool half_or_float(fv_dtype dtype) { return dtype == FV_F32 || dtype == FV_F16 || dtype == FV_BF16; }
+static bool kept(fv_dtype dtype) { return dtype == FV_F32 || dtype == FV_F16 || dtype == FV_BF16 || fvi_quantised(dtype); }
+
+static fv_status check_width(fv_context *ctx, const char *name, fv_dtype dtype, int64_t d) {
+    if (fvi_quantised(dtype) && d % FVI_QUANT_BLOCK != 0) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT,
+                        "fv_cache_create: %s is %lld and its format %s, which takes widths that are multiples of %d", name,
+                        (long long)d, fv_dtype_name(dtype), FVI_QUANT_BLOCK);
+    }
+    return FV_OK;
+}
 
 static fv_status check_desc(fv_context *ctx, const fv_cache_desc *desc) {
     if (desc->layers < 1 || desc->layers > 65536) {
@@ -23,19 +32,24 @@ static fv_status check_desc(fv_context *ctx, const fv_cache_desc *desc) {
                         "fv_cache_create: d_k is %lld and d_v %lld, each must be 1..256; d_k up to 16384 where d_v is 0",
                         (long long)desc->d_k, (long long)desc->d_v);
     }
-    if (!half_or_float(desc->k_dtype) || !half_or_float(desc->v_dtype)) {
-        return fvi_fail(ctx, FV_ERR_UNSUPPORTED, "fv_cache_create: K as %s and V as %s; a cache keeps f32, f16 or bf16",
+    if (desc->d_v == 0 && (fvi_quantised(desc->k_dtype) || desc->rotate_k)) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "fv_cache_create: rows of K alone (d_v is 0) are neither quantised nor rotated");
+    }
+    if (!kept(desc->k_dtype) || !kept(desc->v_dtype)) {
+        return fvi_fail(ctx, FV_ERR_UNSUPPORTED,
+                        "fv_cache_create: K as %s and V as %s; a cache keeps f32, f16, bf16, q8_0 or q4_0",
                         fv_dtype_name(desc->k_dtype), fv_dtype_name(desc->v_dtype));
     }
-    return FV_OK;
+    fv_status status = check_width(ctx, "d_k", desc->k_dtype, desc->d_k);
+    return status != FV_OK ? status : check_width(ctx, "d_v", desc->v_dtype, desc->d_v);
 }
 
 static void lay_out(fv_cache *cache, const fv_cache_desc *desc) {
     cache->desc = *desc;
-    cache->k_row_bytes = (size_t)fvi_round_up((int64_t)fv_dtype_bytes(desc->k_dtype, desc->d_k), 64);
-    cache->v_row_bytes = (size_t)fvi_round_up((int64_t)fv_dtype_bytes(desc->v_dtype, desc->d_v), 64);
-    cache->page_bytes =
-        (size_t)fvi_round_up((int64_t)sizeof(fvi_page), 64) + FVI_PAGE * (cache->k_row_bytes + cache->v_row_bytes);
+    cache->k_row_bytes = fvi_page_row_bytes(desc->k_dtype, desc->d_k);
+    cache->v_row_bytes = fvi_page_row_bytes(desc->v_dtype, desc->d_v);
+    cache->page_bytes = fvi_page_bytes(desc);
+    fvi_quant_init(&cache->ctx->cpu, &cache->quant);
 }
 
 static fv_status create_empty(fv_context *ctx, const fv_cache_desc *desc, fv_cache **out) {
@@ -103,6 +117,13 @@ size_t fv_cache_bytes(const fv_cache *cache) {
     }
     return sizeof *cache + heads_of(cache) * sizeof *cache->head + (size_t)cache->desc.layers * sizeof *cache->next +
            slots * sizeof cache->head[0].page[0] + (size_t)cache->pages * cache->page_bytes;
+}
+
+size_t fv_cache_page_bytes(const fv_cache_desc *desc, int64_t n) {
+    size_t bytes = fvi_page_bytes(desc);
+    bool fits = fvi_mul(bytes, (size_t)fvi_ceil_div(n, FVI_PAGE), &bytes) && fvi_mul(bytes, (size_t)desc->h_kv, &bytes) &&
+                fvi_mul(bytes, (size_t)desc->layers, &bytes);
+    return fits ? bytes : SIZE_MAX;
 }
 
 /* ---- fork ---- */
@@ -200,42 +221,6 @@ fv_status fv_cache_truncate(fv_cache *cache, int64_t length) {
     }
     for (int layer = 0; layer < cache->desc.layers; layer++) {
         cache->next[layer] = fvi_min(cache->next[layer], length);
-    }
-    return FV_OK;
-}
-
-/* ---- read ---- */
-
-static void read_rows(uint8_t *to, const uint8_t *rows, size_t stride, size_t bytes, int32_t n) {
-    for (int32_t r = 0; r < n; r++) {
-        memcpy(to + (size_t)r * bytes, rows + (size_t)r * stride, bytes);
-    }
-}
-
-fv_status fv_cache_read(const fv_cache *cache, int layer, int64_t head, int64_t from, int64_t n, void *k, void *v) {
-    if (layer < 0 || layer >= cache->desc.layers || head < 0 || head >= cache->desc.h_kv) {
-        return fvi_fail(cache->ctx, FV_ERR_ARGUMENT, "fv_cache_read: layer %d, head %lld of a cache of %d layers x %lld heads",
-                        layer, (long long)head, cache->desc.layers, (long long)cache->desc.h_kv);
-    }
-    int64_t length = fvi_cache_head_length(cache, layer, head);
-    if (from < 0 || n < 0 || from > length || n > length - from) {
-        return fvi_fail(cache->ctx, FV_ERR_RANGE, "fv_cache_read: %lld entries from %lld on, of %lld", (long long)n,
-                        (long long)from, (long long)length);
-    }
-    size_t k_bytes = fv_dtype_bytes(cache->desc.k_dtype, cache->desc.d_k);
-    size_t v_bytes = fv_dtype_bytes(cache->desc.v_dtype, cache->desc.d_v);
-    for (int64_t done = 0; done < n;) {
-        const fvi_page *page = fvi_cache_page(cache, layer, head, (from + done) / FVI_PAGE);
-        int64_t first = (from + done) % FVI_PAGE, rows = fvi_min(FVI_PAGE - first, n - done);
-        if (k != NULL) {
-            read_rows((uint8_t *)k + (size_t)done * k_bytes, page->k + (size_t)first * cache->k_row_bytes, cache->k_row_bytes,
-                      k_bytes, (int32_t)rows);
-        }
-        if (v != NULL) {
-            read_rows((uint8_t *)v + (size_t)done * v_bytes, page->v + (size_t)first * cache->v_row_bytes, cache->v_row_bytes,
-                      v_bytes, (int32_t)rows);
-        }
-        done += rows;
     }
     return FV_OK;
 }

@@ -1,16 +1,17 @@
 /* cache.h - the cache from inside: pages of 64 entries, one table of pages for each layer and KV head.
  *
- * A page is one tile: 64 rows of K, 64 rows of V, row-major, rows 64-byte aligned, and the entries' positions. All pages of a
- * head but its last are full. Pages are shared by forks and never written while shared, so a reader may keep a page's address
- * until the next call that changes its cache. Heads of a layer may differ in length once a policy has dropped entries; slots
- * then no longer equal positions, and masks must compare `position`.
+ * A page is one tile: 64 rows of K, 64 rows of V, row-major, and the entries' positions. Rows are 64-byte aligned; quantised
+ * rows are their integers alone, without gaps, the scales of all rows behind them (kernel/quant.h), so that a page of 64 is as
+ * many bytes as the formats say. All pages of a head but its last are full. Pages are shared by forks and never written while
+ * shared, so a reader may keep a page's address until the next call that changes its cache. Heads of a layer may differ in length
+ * once a policy has dropped entries; slots then no longer equal positions, and masks must compare `position`.
  */
 #ifndef FVI_CACHE_H
 #define FVI_CACHE_H
 
-#include "base/base.h"
+#include "kernel/quant.h"
 
-enum { FVI_PAGE = 64 };
+enum { FVI_PAGE = FVI_QUANT_ROWS };
 
 typedef struct fvi_page {
     int32_t position[FVI_PAGE]; /* ascending */
@@ -20,6 +21,7 @@ typedef struct fvi_page {
     int32_t refs; /* caches that hold it */
     uint8_t *k;   /* 64 rows of k_row_bytes */
     uint8_t *v;   /* 64 rows of v_row_bytes */
+    uint16_t *k_scale, *v_scale; /* (d / 32, 64); NULL unless quantised */
 } fvi_page;
 
 typedef struct fvi_cache_head {
@@ -31,7 +33,8 @@ typedef struct fvi_cache_head {
 struct fv_cache {
     fv_context *ctx;
     fv_cache_desc desc;
-    size_t k_row_bytes, v_row_bytes; /* strides, multiples of 64 */
+    fvi_quant_ops quant;
+    size_t k_row_bytes, v_row_bytes; /* strides: multiples of 64, or those of quantised rows */
     size_t page_bytes;               /* of a page's one allocation */
     fvi_cache_head *head;            /* (layers, h_kv) */
     int64_t *next;                   /* (layers): position of the next entry */

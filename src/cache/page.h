@@ -4,6 +4,10 @@
 
 #include "cache/cache.h"
 
+/* From one row to the next, in a cache of this type; bytes of a page's scales; of a page. */
+size_t fvi_page_row_bytes(fv_dtype dtype, int64_t d);
+size_t fvi_page_scale_bytes(fv_dtype dtype, int64_t d);
+size_t fvi_page_bytes(const fv_cache_desc *desc);
 /* A new empty page held once, or NULL. */
 fvi_page *fvi_page_create(const fv_cache *cache);
 /* A page of one's own with the first n entries of `page`, or NULL. `page` keeps its holders. */

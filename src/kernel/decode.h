@@ -10,6 +10,9 @@
  *   qk   lane l sums the products of the elements l, l + lanes, ... ; the lanes are folded in the order that each file states;
  *        one product with the scale
  *   pv   each output is rescaled once, then takes one chain over j = 0 .. n-1 (bf16: over pairs j, j+1)
+ * Quantised K takes Q quantised likewise, and products of integers: exact within a block of 32, one chain over the blocks.
+ * Quantised V takes weights multiplied by its scales (and then rounded to bf16, where the
+ * processor has bf16 dot products).
  * Keys n .. 63 of a leaf are never read; their scores are written as 0 (the caller hides them), and their weights must be 0.
  */
 #ifndef FVI_KERNEL_DECODE_H
@@ -19,14 +22,15 @@
 
 enum { FVI_KV_DTYPES = FV_Q4_0 + 1 };
 
-/* Rows of K or of V of one leaf: element (j, c) of row j at data + j * row_bytes. f32, f16, bf16: unaligned. q8_0: d int8;
- * q4_0: d / 2 bytes, block i in bytes 16 i .. 16 i + 15, its elements 0..15 in the low halves, 16..31 in the high ones, offset
- * by 8; quantised rows are 64-byte aligned and row j's block i of 32 has the f16 scale scale[i * 64 + j]. */
+/* Rows of K or of V of one leaf: element (j, c) of row j at data + j * row_bytes. f32, f16, bf16: unaligned. q8_0 and
+ * q4_0: d int8 or d / 2 bytes, d a multiple of 32, rows side by side from a multiple of 64 on, row j's block i with the f16
+ * scale scale[i * 64 + j]: see quant.h. */
 typedef struct fvi_rows {
     const void *data;
     int64_t row_bytes;
     const uint16_t *scale;
-    const void *next; /* rows of the leaf after this one, which the kernel asks for meanwhile; never read, may be NULL */
+    const void *next; /* rows of the leaf after this one, which the kernel asks for meanwhile; never read, may be NULL.
+                       * Quantised: the scales are behind its 64 rows */
     int n;            /* 1..64 */
 } fvi_rows;
 
@@ -59,5 +63,11 @@ void fvi_decode_c(fvi_decode_ops *ops);
 void fvi_decode_avx2(fvi_decode_ops *ops);
 void fvi_decode_avx512(fvi_decode_ops *ops);
 void fvi_decode_avx512bf16(fvi_decode_ops *ops);
+/* Of quantised rows. */
+void fvi_decode_quant_c(fvi_decode_ops *ops);
+void fvi_decode_quant_avx2(fvi_decode_ops *ops);
+void fvi_decode_quant_avx512(fvi_decode_ops *ops);     /* V; K stays with the level below */
+void fvi_decode_quant_avx512bf16(fvi_decode_ops *ops); /* V */
+void fvi_decode_quant_avx512vnni(fvi_decode_ops *ops); /* K */
 
 #endif

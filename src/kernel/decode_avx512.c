@@ -22,8 +22,6 @@ INLINE __m512 widen(const unsigned char *row, int c, __mmask16 mask, fv_dtype dt
     return dtype == FV_F16 ? _mm512_cvtph_ps(h) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-INLINE int64_t size_of(fv_dtype dtype) { return dtype == FV_F32 ? 4 : 2; }
-
 /* ---- qk ------------------------------------------------------------------------------------------------------------ */
 
 INLINE void score_step(const float *q, int64_t width, const unsigned char *const key[LANES], int c, __mmask16 mask, int rows,

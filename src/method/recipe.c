@@ -1,6 +1,7 @@
 /* recipe.c - the recipe parser: text to function tables and numbers.
  *
- *   recipe = item { "," item }      item = [ axis "=" ] method { ":" parameter "=" number } | "kv=" [k "/"] format
+ *   recipe = item { "," item }      item = [ axis "=" ] method { ":" parameter "=" number } | "kv=" [ format "/" ] format
+ *   format = type [ ":rotate=" ( "0" | "1" ) ]
  */
 #include "attend/recipe.h"
 #include "method/method.h"
@@ -39,21 +40,29 @@ static fv_status fail(const parser *p, piece at, const char *what) {
                     at.s, what);
 }
 
-static fv_status parse_format(const parser *p, piece at, fv_dtype *out) {
-    for (int t = FV_F32; t <= FV_BF16; t++) {
-        if (is(at, fv_dtype_name((fv_dtype)t))) {
-            *out = (fv_dtype)t;
-            return FV_OK;
-        }
+static fv_status parse_format(const parser *p, piece at, fv_dtype *out, bool *rotate) {
+    piece rest = at, type = cut(&rest, ':'), parameter = rest, name = cut(&rest, '=');
+    int t = FV_F32;
+    while (t <= FV_Q4_0 && !is(type, fv_dtype_name((fv_dtype)t))) {
+        t++;
     }
-    return fail(p, at, "not a format of the cache; there are f32, f16 and bf16");
+    if (t > FV_Q4_0) {
+        return fail(p, type, "not a format of the cache; there are f32, f16, bf16, q8_0 and q4_0");
+    }
+    if (type.n < at.n && (!is(name, "rotate") || (!is(rest, "0") && !is(rest, "1")))) {
+        return fail(p, parameter, "a format's one parameter is rotate, 0 or 1 (rows are rotated before they are rounded)");
+    }
+    *out = (fv_dtype)t;
+    *rotate = is(rest, "1");
+    return FV_OK;
 }
 
 static fv_status parse_kv(parser *p, piece value) {
     piece rest = value, k = cut(&rest, '/');
-    fv_status status = parse_format(p, k, &p->recipe->k_dtype);
+    fv_recipe *r = p->recipe;
+    fv_status status = parse_format(p, k, &r->k_dtype, &r->rotate_k);
     if (status == FV_OK) {
-        status = parse_format(p, rest.n > 0 ? rest : k, &p->recipe->v_dtype);
+        status = parse_format(p, k.n < value.n ? rest : k, &r->v_dtype, &r->rotate_v);
     }
     p->recipe->kv_set = true;
     return status;
@@ -172,10 +181,12 @@ static void write_normal_form(fv_recipe *r) {
                                      r->choice[phase].value[i]);
         }
     }
-    if (r->kv_set && r->k_dtype == r->v_dtype) {
-        snprintf(r->text + used, size - used, ",kv=%s", fv_dtype_name(r->k_dtype));
+    static const char *const rotated[2] = {"", ":rotate=1"};
+    if (r->kv_set && r->k_dtype == r->v_dtype && r->rotate_k == r->rotate_v) {
+        snprintf(r->text + used, size - used, ",kv=%s%s", fv_dtype_name(r->k_dtype), rotated[r->rotate_k]);
     } else if (r->kv_set) {
-        snprintf(r->text + used, size - used, ",kv=%s/%s", fv_dtype_name(r->k_dtype), fv_dtype_name(r->v_dtype));
+        snprintf(r->text + used, size - used, ",kv=%s%s/%s%s", fv_dtype_name(r->k_dtype), rotated[r->rotate_k],
+                 fv_dtype_name(r->v_dtype), rotated[r->rotate_v]);
     }
 }
 
@@ -211,10 +222,12 @@ void fv_recipe_destroy(fv_recipe *recipe) {
 
 const char *fv_recipe_text(const fv_recipe *recipe) { return recipe->text; }
 
-bool fv_recipe_kv(const fv_recipe *recipe, fv_dtype *k, fv_dtype *v) {
+bool fv_recipe_kv(const fv_recipe *recipe, fv_cache_desc *desc) {
     if (recipe->kv_set) {
-        *k = recipe->k_dtype;
-        *v = recipe->v_dtype;
+        desc->k_dtype = recipe->k_dtype;
+        desc->v_dtype = recipe->v_dtype;
+        desc->rotate_k = recipe->rotate_k;
+        desc->rotate_v = recipe->rotate_v;
     }
     return recipe->kv_set;
 }

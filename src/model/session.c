@@ -20,8 +20,9 @@ static fv_status resolve(fv_model *model, const fv_session_options *given, fv_se
     if (o->kv_dtype == FV_AUTO) {
         o->kv_dtype = ctx->cpu.avx512_bf16 ? FV_BF16 : FV_F16;
     }
-    if (o->kv_dtype != FV_F32 && o->kv_dtype != FV_F16 && o->kv_dtype != FV_BF16) {
-        return fvi_fail(ctx, FV_ERR_ARGUMENT, "kv_dtype is %s; a cache holds f32, f16 or bf16", fv_dtype_name(o->kv_dtype));
+    if (o->kv_dtype < FV_F32 || o->kv_dtype > FV_Q4_0) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "kv_dtype is %s; a cache holds f32, f16, bf16, q8_0 or q4_0",
+                        fv_dtype_name(o->kv_dtype));
     }
     if (o->chunk < 1 || o->chunk > 1024) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT, "chunk is %lld; it goes from 1 to 1024", (long long)o->chunk);
@@ -91,20 +92,21 @@ static fv_status allocate_block(fv_session *s) {
 
 static fv_cache_desc describe_cache(const fv_session *s) {
     const fv_model_facts *f = &s->model->facts;
-    fv_cache_desc desc = {f->layers, f->h_kv, f->d_k, f->d_v, s->options.kv_dtype, s->options.kv_dtype};
-    fv_recipe_kv(s->recipe, &desc.k_dtype, &desc.v_dtype);
+    fv_cache_desc desc = {.layers = f->layers,
+                          .h_kv = f->h_kv,
+                          .d_k = f->d_k,
+                          .d_v = f->d_v,
+                          .k_dtype = s->options.kv_dtype,
+                          .v_dtype = s->options.kv_dtype};
+    fv_recipe_kv(s->recipe, &desc);
     return desc;
 }
 
 /* Whether the whole context's cache can ever fit. */
 static fv_status check_memory(const fv_session *s) {
     const fv_cache_desc d = describe_cache(s);
-    size_t entry = (size_t)(fvi_round_up((int64_t)fv_dtype_bytes(d.k_dtype, d.d_k), 64) +
-                            fvi_round_up((int64_t)fv_dtype_bytes(d.v_dtype, d.d_v), 64));
-    size_t bytes = SIZE_MAX;
-    if (!fvi_mul(entry, (size_t)(d.layers * d.h_kv), &bytes) || !fvi_mul(bytes, (size_t)s->options.context, &bytes)) {
-        bytes = SIZE_MAX / 2;
-    }
+    size_t bytes = fv_cache_page_bytes(&d, s->options.context);
+    bytes = bytes < SIZE_MAX / 2 ? bytes : SIZE_MAX / 2;
     char what[64];
     snprintf(what, sizeof what, "a cache for a context of %lld tokens", (long long)s->options.context);
     return fvi_model_fits(s->model, bytes, what);

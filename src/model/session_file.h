@@ -4,7 +4,8 @@
  *   sections, in this order, each: u32 tag, u32 zero, u64 bytes, the bytes, u64 digest of tag, size and bytes
  *     OPTS  fingerprint of the model, options, position, statistics, what follows
  *     RCPE  the recipe's text        TOKS  int32 ids
- *     KV    for each layer one: for each 256 entries, K rows of all heads, then V rows of all heads
+ *     KV    for each layer one: for each 256 entries, K rows of all heads, then V rows of all heads, as fv_cache_read gives
+ *           them (quantised: in GGUF's blocks, rotated where the recipe says so)
  *     HIDN  the prompt's last hidden row    LOGT  logits          (where there are any)
  *   "FOVEAEND" u64 digest of all before it
  *

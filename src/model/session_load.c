@@ -101,7 +101,7 @@ static fv_status check_opts(fvi_stream *f, const fv_model *model, const fvi_sess
     if (o->recipe_bytes < 0 || o->recipe_bytes > 4096) {
         return wrong(f, "recipe", "its length is not from 0 to 4096");
     }
-    if (o->kv_option < FV_F32 || o->kv_option > FV_BF16 || o->context < 1 || o->chunk < 1 || o->chunk > 1024) {
+    if (o->kv_option < FV_F32 || o->kv_option > FV_Q4_0 || o->context < 1 || o->chunk < 1 || o->chunk > 1024) {
         return wrong(f, "options", "kv_dtype, context or chunk is no value that a session can have");
     }
     if (o->n_vocab != model->facts.n_vocab || (o->has_hidden | o->has_logits | o->beyond_trained) >> 1 != 0) {
@@ -162,10 +162,8 @@ static fv_status get_layer(fvi_stream *f, fv_session *s, int layer, char *buffer
         const int64_t n = fvi_min(FVI_SESSION_FILE_ENTRIES, s->tokens.n - from);
         status = get(f, buffer, (size_t)n * fvi_session_entry_bytes(d), "keys and values");
         if (status == FV_OK) {
-            const fv_tensor k = fv_tensor_view(buffer, d.k_dtype, 1, d.h_kv, n, d.d_k);
-            const fv_tensor v =
-                fv_tensor_view(buffer + (size_t)(n * d.h_kv) * fvi_session_k_bytes(d), d.v_dtype, 1, d.h_kv, n, d.d_v);
-            status = fv_cache_append(s->cache, layer, &k, &v);
+            const char *v = buffer + (size_t)(n * d.h_kv) * fvi_session_k_bytes(d);
+            status = fv_cache_restore(s->cache, layer, n, buffer, v);
         }
     }
     return status == FV_OK ? get_tail(f, "keys and values") : status;

@@ -103,7 +103,7 @@ static void reference(const model *m, double *out) {
 }
 
 static fv_cache *states(fv_context *ctx, const model *m, int64_t n, fv_dtype dtype) {
-    fv_cache_desc desc = {1, 1, m->c.d, 0, dtype, dtype};
+    fv_cache_desc desc = {.layers = 1, .h_kv = 1, .d_k = m->c.d, .d_v = 0, .k_dtype = dtype, .v_dtype = dtype};
     fv_cache *cache = NULL;
     CHECK(fv_cache_create(ctx, &desc, &cache) == FV_OK, "%s", fv_message(ctx));
     fv_tensor x = fv_tensor_view(m->x, FV_F32, 1, 1, n, m->c.d);
@@ -230,7 +230,7 @@ static void hidden_is_hidden(void) {
 static void refuses(fv_context *ctx) {
     model m = model_make((layer_case){32, 2, 16, 4, 4, true, false});
     fv_cache *x = states(ctx, &m, 4, FV_F16), *pairs = NULL;
-    fv_cache_desc desc = {1, 1, 32, 32, FV_F32, FV_F32};
+    fv_cache_desc desc = {.layers = 1, .h_kv = 1, .d_k = 32, .d_v = 32, .k_dtype = FV_F32, .v_dtype = FV_F32};
     float out[4 * 32];
     CHECK(fv_cache_create(ctx, &desc, &pairs) == FV_OK, "%s", fv_message(ctx));
     fv_tensor k = fv_tensor_view(m.x, FV_F32, 1, 1, 4, 32);

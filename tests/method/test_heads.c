@@ -30,7 +30,7 @@ static fv_tensor row(const float *x, int64_t h, int64_t n, int64_t d, int64_t i)
 
 /* Token by token over a cache; returns its bytes, and rows of K and V read. The outputs go to x->out. */
 static size_t run_steps(fv_context *ctx, heads *x, uint64_t *rows) {
-    fv_cache_desc desc = {1, x->h_kv, x->d, x->d, FV_F32, FV_F32};
+    fv_cache_desc desc = {.layers = 1, .h_kv = x->h_kv, .d_k = x->d, .d_v = x->d, .k_dtype = FV_F32, .v_dtype = FV_F32};
     fv_cache *cache = NULL;
     CHECK(fv_cache_create(ctx, &desc, &cache) == FV_OK, "%s", fv_message(ctx));
     fv_problem p = fv_problem_default();

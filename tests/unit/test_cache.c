@@ -16,7 +16,7 @@
 
 enum { LAYERS = 2, HEADS = 3, DK = 24, DV = 40, MOST = 400 };
 
-static const fv_cache_desc desc_f32 = {LAYERS, HEADS, DK, DV, FV_F32, FV_F32};
+static const fv_cache_desc desc_f32 = {LAYERS, HEADS, DK, DV, FV_F32, FV_F32, false, false};
 
 static float value_of(int layer, int64_t head, int64_t entry, int64_t column, int tag) {
     return (float)(tag * 1000000 + layer * 300000 + head * 100000 + entry * 200 + column);
@@ -235,7 +235,7 @@ static void convert_case(fv_context *ctx, fv_dtype from, fv_dtype to, int order,
         x.stride[1] = 0, x.stride[2] = 0;
     }
     fv_cache *cache;
-    assert_int_equal(fv_cache_create(ctx, &(fv_cache_desc){1, H, D, D, to, to}, &cache), FV_OK);
+    assert_int_equal(fv_cache_create(ctx, &(fv_cache_desc){1, H, D, D, to, to, false, false}, &cache), FV_OK);
     assert_int_equal(fv_cache_append(cache, 0, &x, &y), FV_OK);
     static uint8_t k[4 * N * D], v[4 * N * D];
     size_t out = to == FV_F32 ? 4 : 2;
@@ -284,7 +284,7 @@ static void rows_alone(void **state) {
     alloc_fail m;
     fv_context *ctx = alloc_fail_begin(&m, 1);
     size_t before = (size_t)m.bytes;
-    fv_cache_desc desc = {1, 1, D, 0, FV_F16, FV_F16};
+    fv_cache_desc desc = {.layers = 1, .h_kv = 1, .d_k = D, .d_v = 0, .k_dtype = FV_F16, .v_dtype = FV_F16};
     fv_cache *cache, *fork;
     float *x = malloc(sizeof(float) * N * D);
     for (int i = 0; i < N * D; i++) {
@@ -336,12 +336,15 @@ static void errors(void **state) {
     fv_context *ctx = alloc_fail_begin(&m, 1);
     fv_cache *cache;
     static const fv_cache_desc bad[] = {
-        {0, 1, 8, 8, FV_F32, FV_F32},    {1, 0, 8, 8, FV_F32, FV_F32},         {1, 1, 0, 8, FV_F32, FV_F32},
-        {1, 1, 8, 257, FV_F32, FV_F32},  {1, 1, 257, 8, FV_F32, FV_F32},       {1, 1, 16385, 0, FV_F32, FV_F32},
-        {1, 1, 32, 32, FV_Q8_0, FV_F32}, {1, 1, 32, 32, FV_F32, (fv_dtype)77},
+        {0, 1, 8, 8, FV_F32, FV_F32, false, false},    {1, 0, 8, 8, FV_F32, FV_F32, false, false},
+        {1, 1, 0, 8, FV_F32, FV_F32, false, false},    {1, 1, 8, 257, FV_F32, FV_F32, false, false},
+        {1, 1, 257, 8, FV_F32, FV_F32, false, false},  {1, 1, 16385, 0, FV_F32, FV_F32, false, false},
+        {1, 1, 48, 32, FV_Q8_0, FV_F32, false, true},  {1, 1, 32, 80, FV_F32, FV_Q4_0, true, false},
+        {1, 1, 512, 0, FV_Q8_0, FV_F32, false, false}, {1, 1, 512, 0, FV_F32, FV_F32, true, false},
+        {1, 1, 32, 32, FV_Q4_1, FV_F32, false, false}, {1, 1, 32, 32, FV_F32, (fv_dtype)77, false, false},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        assert_int_equal(fv_cache_create(ctx, &bad[i], &cache), i < 6 ? FV_ERR_ARGUMENT : FV_ERR_UNSUPPORTED);
+        assert_int_equal(fv_cache_create(ctx, &bad[i], &cache), i < 10 ? FV_ERR_ARGUMENT : FV_ERR_UNSUPPORTED);
         assert_null(cache);
     }
     assert_int_equal(fv_cache_create(ctx, &desc_f32, &cache), FV_OK);

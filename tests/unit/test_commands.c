@@ -141,6 +141,23 @@ static void stop_strings_are_not_printed(void **state) {
     free(whole);
 }
 
+static void caches_are_kept_as_asked_for(void **state) {
+    (void)state;
+    static const char *const asked[][2] = {{"kv=q8_0", "kv=q8_0\""}, {"kv=q8_0/q4_0:rotate=1", "kv=q8_0/q4_0:rotate=1\""}};
+    for (int i = 0; i < 2; i++) {
+        run_result r = RUN("run", "-p", "Call me", "-n", "8", "--temp", "0", "--stats", "-a", asked[i][0]);
+        assert_int_equal(r.code, 0);
+        assert_true(strlen(r.out) > 5);
+        assert_non_null(strstr(r.err, asked[i][1]));
+        run_free(&r);
+    }
+    char *by_recipe = OUT("run", "-p", "Call me", "-n", "8", "--temp", "0", "-a", "kv=q8_0");
+    char *by_option = OUT("run", "-p", "Call me", "-n", "8", "--temp", "0", "--kv", "q8_0");
+    assert_string_equal(by_recipe, by_option);
+    free(by_recipe);
+    free(by_option);
+}
+
 static void a_saved_session_goes_on(void **state) {
     (void)state;
     const char *file = in_folder("a.session");
@@ -460,6 +477,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(progress_never_reaches_stdout),
         cmocka_unit_test(seeds_decide_what_is_sampled),
         cmocka_unit_test(stop_strings_are_not_printed),
+        cmocka_unit_test(caches_are_kept_as_asked_for),
         cmocka_unit_test(a_saved_session_goes_on),
         cmocka_unit_test(a_conversation_ends),
         cmocka_unit_test(perplexity_is_json),

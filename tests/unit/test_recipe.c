@@ -33,6 +33,10 @@ static void normal_forms(void **state) {
         {"decode=sinks:size=32", "prefill=dense,decode=sinks:sinks=64:size=32"},
         {"prefill=window:size=5,kv=bf16", "prefill=window:size=5,decode=dense,kv=bf16"},
         {"kv=f16/bf16", "prefill=dense,decode=dense,kv=f16/bf16"},
+        {"kv=q8_0", "prefill=dense,decode=dense,kv=q8_0"},
+        {"kv=q8_0/q8_0:rotate=0", "prefill=dense,decode=dense,kv=q8_0"},
+        {"kv=q8_0/q4_0:rotate=1", "prefill=dense,decode=dense,kv=q8_0/q4_0:rotate=1"},
+        {"kv=q4_0:rotate=1,window:size=7", "prefill=window:size=7,decode=window:size=7,kv=q4_0:rotate=1"},
     };
     for (size_t i = 0; i < sizeof form / sizeof *form; i++) {
         fv_recipe *r;
@@ -49,16 +53,18 @@ static void normal_forms(void **state) {
 static void what_a_recipe_tells(void **state) {
     (void)state;
     fv_recipe *r;
-    fv_dtype k = FV_I32, v = FV_I32;
-    assert_int_equal(fv_recipe_parse(ctx, "window,kv=f32/f16", &r), FV_OK);
+    fv_cache_desc d = {.k_dtype = FV_I32, .v_dtype = FV_I32};
+    assert_int_equal(fv_recipe_parse(ctx, "window,kv=f32:rotate=1/q4_0", &r), FV_OK);
     assert_true(fv_recipe_masks_only(r));
-    assert_true(fv_recipe_kv(r, &k, &v));
-    assert_int_equal(k, FV_F32);
-    assert_int_equal(v, FV_F16);
+    assert_true(fv_recipe_kv(r, &d));
+    assert_int_equal(d.k_dtype, FV_F32);
+    assert_int_equal(d.v_dtype, FV_Q4_0);
+    assert_true(d.rotate_k && !d.rotate_v);
     fv_recipe_destroy(r);
     assert_int_equal(fv_recipe_parse(ctx, "dense", &r), FV_OK);
     assert_false(fv_recipe_masks_only(r));
-    assert_false(fv_recipe_kv(r, &k, &v));
+    assert_false(fv_recipe_kv(r, &d));
+    assert_int_equal(d.k_dtype, FV_F32);
     fv_recipe_destroy(r);
 }
 
@@ -80,6 +86,11 @@ static void refused(void **state) {
         {"decode=fusemax", "a tool"},
         {"lean-attention", "does not work on that axis"},
         {"kv=q3_k", "not a format of the cache"},
+        {"kv=q4_1", "there are f32, f16, bf16, q8_0 and q4_0"},
+        {"kv=q8_0/", "column 9: '': not a format of the cache"},
+        {"kv=q4_0:rotate=2", "column 9: 'rotate=2': a format's one parameter is rotate, 0 or 1"},
+        {"kv=q4_0:", "one parameter is rotate"},
+        {"kv=q4_0:spin=1/q8_0", "one parameter is rotate"},
         {"kv=f16,kv=f32", "a second format"},
         {"dense,dense", "a second method for the same axis"},
         {"window,decode=dense", "a second method for the same axis"},

@@ -152,6 +152,7 @@ static void test_cuts(void **state) {
 static void test_cuts_default_model(void **state) {
     (void)state;
     check_cuts(default_model, "", FV_F16);
+    check_cuts(default_model, "kv=q8_0/q4_0:rotate=1", FV_F16);
 }
 
 /* Portable C has its own bits, and keeps to them as well. */
@@ -168,13 +169,13 @@ static void test_cuts_portable(void **state) {
     fv_context_destroy(ctx);
 }
 
-static void check_threads(const char *path) {
+static void check_threads(const char *path, fv_dtype kv) {
     static const int threads[] = {1, 2, 3, 8};
     outcome first = {0};
     for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
         fv_context *ctx = context(threads[i]);
         fv_model *model = open_model(ctx, path);
-        outcome o = run(model, "", FV_F16, i == 2 ? 7 : 512, PROMPT);
+        outcome o = run(model, "", kv, i == 2 ? 7 : 512, PROMPT);
         if (i == 0) {
             first = o;
         } else {
@@ -189,12 +190,13 @@ static void check_threads(const char *path) {
 
 static void test_threads(void **state) {
     (void)state;
-    check_threads(tiny_path);
+    check_threads(tiny_path, FV_F16);
 }
 
 static void test_threads_default_model(void **state) {
     (void)state;
-    check_threads(default_model);
+    check_threads(default_model, FV_F16);
+    check_threads(default_model, FV_Q8_0);
 }
 
 /* ---- other sessions, other paths to the same place ---- */
@@ -446,8 +448,8 @@ static void test_refusals(void **state) {
     o.chunk = 1025;
     assert_refused(f->ctx, fv_session_create(f->model, &o, &s), FV_ERR_ARGUMENT, "1 to 1024");
     o.chunk = 0;
-    o.kv_dtype = FV_Q8_0;
-    assert_refused(f->ctx, fv_session_create(f->model, &o, &s), FV_ERR_ARGUMENT, "q8_0");
+    o.kv_dtype = FV_Q4_1;
+    assert_refused(f->ctx, fv_session_create(f->model, &o, &s), FV_ERR_ARGUMENT, "q4_1");
     o.kv_dtype = FV_F32;
     o.recipe = "no-such-method";
     assert_refused(f->ctx, fv_session_create(f->model, &o, &s), FV_ERR_ARGUMENT, "no-such-method");

@@ -91,6 +91,9 @@ static void test_round_trip(void **state) {
         }
     }
     check_round_trip(fed("kv=f32/bf16", FV_F16, 100));
+    check_round_trip(fed("", FV_Q8_0, 65));
+    check_round_trip(fed("kv=q8_0/q4_0:rotate=1", FV_F16, PROMPT));
+    check_round_trip(fed("kv=bf16:rotate=1", FV_F16, 257));
 }
 
 static void test_after_the_end(void **state) {
@@ -192,7 +195,8 @@ static void test_another_model(void **state) {
 }
 
 int main(void) {
-    const tiny_model t = tiny_default();
+    tiny_model t = tiny_default();
+    t.d_k = 32; /* quantised caches want that */
     tiny_write(&t, model_path);
     strcpy(folder, "/tmp/fovea-sessions-XXXXXX");
     if (mkdtemp(folder) == NULL ||
