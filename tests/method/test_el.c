@@ -184,9 +184,9 @@ static int64_t bytes_of(fv_cache_desc desc, int64_t n) {
 /* A decoder layer's own cache: half. Six layers that attend to one encoder's output: a twelfth. */
 static void cache_is_smaller(void) {
     int64_t n = 1024;
-    int64_t pairs = bytes_of((fv_cache_desc){1, 12, 64, 64, FV_F16, FV_F16}, n);
-    int64_t hidden = bytes_of((fv_cache_desc){1, 1, 768, 0, FV_F16, FV_F16}, n);
-    int64_t six = bytes_of((fv_cache_desc){6, 12, 64, 64, FV_F16, FV_F16}, n);
+    int64_t pairs = bytes_of((fv_cache_desc){1, 12, 64, 64, FV_F16, FV_F16, false, false}, n);
+    int64_t hidden = bytes_of((fv_cache_desc){1, 1, 768, 0, FV_F16, FV_F16, false, false}, n);
+    int64_t six = bytes_of((fv_cache_desc){6, 12, 64, 64, FV_F16, FV_F16, false, false}, n);
     printf("el-attention: 1024 entries, d_model 768, f16: X %lld bytes, K and V of 12 heads %lld, of six layers %lld\n",
            (long long)hidden, (long long)pairs, (long long)six);
     CHECK(hidden >= 768 * 2 * n && (double)hidden < 0.52 * (double)pairs, "%lld bytes of %lld", (long long)hidden,
