@@ -63,6 +63,7 @@ static void choose_sizes(fv_plan *plan) {
     plan->rows = plan->q_block * plan->group;
     int64_t row_block = plan->ops[plan->has_half].row_block;
     plan->sub_rows = fvi_min(plan->rows, row_block * fvi_max(1, 36 / row_block));
+    plan->batch = p->phase == FV_DECODE ? FVI_BATCH : 1;
     /* blocks of shorter sequences may be cut finer: at most one more a sequence, and as many again when items are halved */
     int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->group));
     plan->max_items = p->b * p->h_kv * fvi_max(1, fvi_ceil_div(p->n_q, least_block));
@@ -92,7 +93,7 @@ static bool lay_out(fv_plan *plan) {
     layout_cursor c = {0};
     at->q = take(&c, plan->rows * fvi_tile_half_width(p->d_k), sizeof(float));
     at->q_row = take(&c, p->d_k, sizeof(float));
-    at->s = take(&c, plan->sub_rows * FVI_LEAF, sizeof(float));
+    at->s = take(&c, plan->batch * plan->sub_rows * FVI_LEAF, sizeof(float));
     at->kt = take(&c, fvi_tile_k_bytes(p->d_k), 1);
     at->vt = take(&c, fvi_tile_v_bytes(p->d_v), 1);
     at->vt_row = take(&c, fvi_tile_v_bytes(p->d_v), 1);
@@ -101,10 +102,10 @@ static bool lay_out(fv_plan *plan) {
     at->total = take(&c, plan->rows * plan->d_pad, sizeof(float));
     at->m = take(&c, plan->rows, sizeof(float));
     at->sum = take(&c, plan->rows, sizeof(float));
-    at->alpha = take(&c, plan->rows, sizeof(float));
+    at->alpha = take(&c, plan->batch * plan->sub_rows, sizeof(float));
     at->total_m = take(&c, plan->rows, sizeof(float));
     at->total_sum = take(&c, plan->rows, sizeof(float));
-    at->seen = take(&c, plan->sub_rows, sizeof(uint64_t));
+    at->seen = take(&c, plan->batch * plan->sub_rows, sizeof(uint64_t));
     at->thread_bytes = c.at;
     c.at = 0;
     take(&c, plan->partial_rows * (plan->d_pad + 2), sizeof(float));

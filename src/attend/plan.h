@@ -22,6 +22,7 @@ enum {
     FVI_PIECE = 4096,              /* keys */
     FVI_ITEM_ROWS = 256,           /* rows of an item, at most, if the group allows */
     FVI_PARTIALS_BYTES = 64 << 20, /* for partial results, at most; items are not cut where that is too little */
+    FVI_BATCH = 8,                 /* leaves that generated tokens work on at once */
     FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */
 };
 
@@ -49,6 +50,7 @@ struct fv_plan {
     int64_t q_block;      /* positions of an item at most */
     int64_t rows;         /* rows of an item at most */
     int64_t sub_rows;     /* rows of a score tile */
+    int64_t batch;        /* score tiles that scratch has room for */
     int64_t d_pad;        /* d_v padded */
     int64_t partial_rows; /* rows of a partial result */
     int64_t partials;     /* how many partial results fit */

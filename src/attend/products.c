@@ -57,12 +57,13 @@ void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
     }
 }
 
-void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, float *s, int64_t n, float *out) {
+void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, float *s, int64_t n,
+                         const float *alpha, float *out) {
     if (scratch->value != NULL) {
         fvi_rows v = value_rows(leaf);
-        scratch->value->pv(s, (int)n, scratch->alpha, &v, (int)plan->problem.d_v, (int)plan->d_pad, out);
+        scratch->value->pv(s, (int)n, alpha, &v, (int)plan->problem.d_v, (int)plan->d_pad, out);
     } else {
-        scratch->ops->pv(s, (int)n, scratch->alpha, scratch->vt, (int)plan->d_pad, out);
+        scratch->ops->pv(s, (int)n, alpha, scratch->vt, (int)plan->d_pad, out);
     }
 }
 
@@ -154,14 +155,14 @@ static fvi_rows hide_rows(const fv_plan *plan, const fvi_leaf *leaf, const fvi_s
 }
 
 void fvi_products_values_apart(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, float *s, int64_t n,
-                               const uint64_t *seen, float *out) {
+                               const float *alpha, const uint64_t *seen, float *out) {
     for (int64_t r = 0; r < n; r++, s += FVI_LEAF, out += plan->d_pad) {
         if (scratch->value != NULL) {
             fvi_rows v = hide_rows(plan, leaf, scratch, seen[r]);
-            scratch->value->pv(s, 1, scratch->alpha + r, &v, (int)plan->problem.d_v, (int)plan->d_pad, out);
+            scratch->value->pv(s, 1, alpha + r, &v, (int)plan->problem.d_v, (int)plan->d_pad, out);
         } else {
             hide_packed(plan, scratch, seen[r]);
-            scratch->ops->pv(s, 1, scratch->alpha + r, scratch->vt_row, (int)plan->d_pad, out);
+            scratch->ops->pv(s, 1, alpha + r, scratch->vt_row, (int)plan->d_pad, out);
         }
     }
 }

@@ -17,11 +17,12 @@ bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
 /* s (n, 64) = scaled products of rows first .. first + n - 1 with the leaf's keys. */
 void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, int64_t first, int64_t n,
                          float *s);
-/* out (n, d_pad) = out * scratch->alpha + weights s (n, 64) times the leaf's values. s is overwritten. */
-void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, float *s, int64_t n, float *out);
+/* out (n, d_pad) = out * alpha (n) + weights s (n, 64) times the leaf's values. s is overwritten. */
+void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, float *s, int64_t n,
+                         const float *alpha, float *out);
 /* The same, where a row may not see a value that is not finite: each row takes values of its own, zero where `seen` (n) has no
  * bit. Slow, and seldom. */
 void fvi_products_values_apart(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, float *s, int64_t n,
-                               const uint64_t *seen, float *out);
+                               const float *alpha, const uint64_t *seen, float *out);
 
 #endif

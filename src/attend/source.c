@@ -44,11 +44,13 @@ static uint8_t *gather_rows(const fv_tensor *t, const uint8_t *from, int n, uint
     return to + FVI_PAGE * (size_t)t->shape[3] * size;
 }
 
+static bool side_by_side(const fv_tensor *t) { return t->stride[3] == 1 || t->shape[3] == 1; }
+
 static const uint8_t *rows_of(const fvi_source *s, const fv_tensor *t, int64_t first, int n, uint8_t **gather, int64_t *row_bytes,
                               const uint8_t **next) {
     const uint8_t *rows = fvi_tensor_at(t, s->sequence, s->head, s->start + first);
     int64_t size = (int64_t)fv_dtype_bytes(t->dtype, 1);
-    if (t->stride[3] == 1 || t->shape[3] == 1) {
+    if (side_by_side(t)) {
         *row_bytes = t->stride[2] * size;
         *next = first + n < s->n_kv ? (const uint8_t *)((uintptr_t)rows + (uintptr_t)(n * *row_bytes)) : NULL;
         return rows;
@@ -58,6 +60,8 @@ static const uint8_t *rows_of(const fvi_source *s, const fv_tensor *t, int64_t f
     *row_bytes = t->shape[3] * size;
     return to;
 }
+
+bool fvi_source_in_place(const fvi_source *s) { return s->cache != NULL || (side_by_side(s->k) && side_by_side(s->v)); }
 
 void fvi_source_leaf(const fvi_source *s, int64_t leaf, void *gather, fvi_leaf *out) {
     if (s->cache != NULL) {

@@ -24,6 +24,9 @@ typedef struct fvi_source {
     int64_t head, n_kv;
 } fvi_source;
 
+/* Whether leaves are read where they are: no rows are gathered, so that several may be open at once. */
+bool fvi_source_in_place(const fvi_source *source);
+
 /* Leaf number `leaf`. `gather` holds 64 * (d_k + d_v) floats. */
 void fvi_source_leaf(const fvi_source *source, int64_t leaf, void *gather, fvi_leaf *out);
 

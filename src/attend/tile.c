@@ -105,43 +105,75 @@ static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *vie
     }
 }
 
-static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *item, const leaf_view *view, int64_t first,
-                      int64_t n, fvi_scratch *scratch, fvi_fold *fold) {
-    fvi_score_tile t = {plan, run, item, &view->leaf, view->key, first, n, scratch->s, scratch->seen};
-    look(plan, item, view, first, n, t.seen, scratch->stats);
-    fvi_products_scores(plan, &view->leaf, scratch, first, n, t.s);
-    fvi_score_parts(&t);
+/* Scores of rows first .. first + n - 1 with a leaf, hidden ones -inf. */
+static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t, const fvi_scratch *scratch) {
+    look(plan, t->item, view, t->first, t->n, t->seen, scratch->stats);
+    fvi_products_scores(plan, &view->leaf, scratch, t->first, t->n, t->s);
+    fvi_score_parts(t);
     if (!view->whole || plan->problem.has_bias) {
-        fvi_score_hide(&t);
+        fvi_score_hide(t);
     }
-    for (int64_t r = 0; r < n; r++) {
-        scratch->stats->exact_pairs += (uint64_t)__builtin_popcountll(t.seen[r]);
-    }
-    float *out = fold->out + first * plan->d_pad;
-    scratch->ops->soften(t.s, (int)n, fold->m + first, fold->sum + first, scratch->alpha);
-    if ((view->whole && !plan->problem.has_bias) || view->finite) {
-        fvi_products_values(plan, &view->leaf, scratch, t.s, n, out);
-    } else {
-        fvi_products_values_apart(plan, &view->leaf, scratch, t.s, n, t.seen, out);
+    for (int64_t r = 0; r < t->n; r++) {
+        scratch->stats->exact_pairs += (uint64_t)__builtin_popcountll(t->seen[r]);
     }
 }
 
-static void fold_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source, int64_t leaf,
-                      const fvi_rule *inside, fvi_scratch *scratch, fvi_fold *fold) {
-    leaf_view view = {.key = leaf * FVI_LEAF, .inside = inside};
-    fvi_source_leaf(source, leaf, scratch->gather, &view.leaf);
-    const fvi_leaf *l = &view.leaf;
-    view.whole = whole_leaf(plan, item, inside, l);
-    scratch->stats->k_rows += (uint64_t)l->n;
-    scratch->stats->v_rows += (uint64_t)l->n;
-    view.key_bits = key_mask_bits(plan, run, item, view.key, l->n);
-    fvi_products_open_leaf(plan, &view.leaf, scratch);
-    view.finite = (view.whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
-    int64_t rows = item->n_rows * plan->group;
-    for (int64_t r = 0; r < rows; r += plan->sub_rows) {
-        fold_rows(plan, run, item, &view, r, fvi_min(plan->sub_rows, rows - r), scratch, fold);
+static void take_values(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t, const float *alpha,
+                        const fvi_scratch *scratch, fvi_fold *fold) {
+    float *out = fold->out + t->first * plan->d_pad;
+    if ((view->whole && !plan->problem.has_bias) || view->finite) {
+        fvi_products_values(plan, &view->leaf, scratch, t->s, t->n, alpha, out);
+    } else {
+        fvi_products_values_apart(plan, &view->leaf, scratch, t->s, t->n, alpha, t->seen, out);
     }
 }
+
+/* The stages of several leaves side by side: each stage ends in a chain of latencies, which the next leaf's start hides. */
+static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *item, const leaf_view *view, int leaves,
+                      int64_t first, int64_t n, const fvi_scratch *scratch, fvi_fold *fold) {
+    fvi_score_tile tile[FVI_BATCH];
+    for (int b = 0; b < leaves; b++) {
+        float *s = scratch->s + b * plan->sub_rows * FVI_LEAF;
+        uint64_t *seen = scratch->seen + b * plan->sub_rows;
+        tile[b] = (fvi_score_tile){plan, run, item, &view[b].leaf, view[b].key, first, n, s, seen};
+        score_rows(plan, &view[b], &tile[b], scratch);
+    }
+    for (int b = 0; b < leaves; b++) {
+        scratch->ops->soften(tile[b].s, (int)n, fold->m + first, fold->sum + first, scratch->alpha + b * plan->sub_rows);
+    }
+    for (int b = 0; b < leaves; b++) {
+        take_values(plan, &view[b], &tile[b], scratch->alpha + b * plan->sub_rows, scratch, fold);
+    }
+}
+
+static void open_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source, int64_t leaf,
+                      const fvi_rule *inside, const fvi_scratch *scratch, leaf_view *view) {
+    *view = (leaf_view){.key = leaf * FVI_LEAF, .inside = inside};
+    fvi_source_leaf(source, leaf, scratch->gather, &view->leaf);
+    const fvi_leaf *l = &view->leaf;
+    view->whole = whole_leaf(plan, item, inside, l);
+    scratch->stats->k_rows += (uint64_t)l->n;
+    scratch->stats->v_rows += (uint64_t)l->n;
+    view->key_bits = key_mask_bits(plan, run, item, view->key, l->n);
+    fvi_products_open_leaf(plan, &view->leaf, scratch);
+    view->finite = (view->whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
+}
+
+/* Leaves from .. from + leaves - 1, all under one rule. */
+static void fold_leaves(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source, int64_t from,
+                        int leaves, const fvi_rule *inside, const fvi_scratch *scratch, fvi_fold *fold) {
+    leaf_view view[FVI_BATCH];
+    for (int b = 0; b < leaves; b++) {
+        open_leaf(plan, run, item, source, from + b, inside, scratch, &view[b]);
+    }
+    int64_t rows = item->n_rows * plan->group;
+    for (int64_t r = 0; r < rows; r += plan->sub_rows) {
+        fold_rows(plan, run, item, view, leaves, r, fvi_min(plan->sub_rows, rows - r), scratch, fold);
+    }
+}
+
+/* Leaves that may be open at once: one where they are packed or gathered, since scratch has room for one. */
+static int64_t batch_of(const fv_plan *plan, const fvi_source *source) { return fvi_source_in_place(source) ? plan->batch : 1; }
 
 void fvi_tile_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t from, int64_t to, fvi_scratch *scratch,
                     fvi_fold *fold) {
@@ -154,8 +186,9 @@ void fvi_tile_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item
     fvi_index_under_rule(&chosen, &plan->rule, &tile, &index);
     for (int k = 0; k < index.n; k++) {
         int64_t leaf = fvi_max(index.span[k].from, from / FVI_LEAF), end = fvi_min(index.span[k].to, fvi_ceil_div(to, FVI_LEAF));
-        for (; leaf < end; leaf++) {
-            fold_leaf(plan, run, item, &source, leaf, &index.rule, scratch, fold);
+        for (int64_t n; leaf < end; leaf += n) {
+            n = fvi_min(batch_of(plan, &source), end - leaf);
+            fold_leaves(plan, run, item, &source, leaf, (int)n, &index.rule, scratch, fold);
         }
     }
 }
