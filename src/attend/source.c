@@ -1,9 +1,14 @@
 /* source.c - leaves of 64 keys from tensors and caches, and rows in and out of any format. */
 #include "attend/source.h"
 
+#include "kernel/convert.h"
+
 #include <string.h>
 
 void fvi_load_row(fv_dtype dtype, const void *data, int64_t stride, int64_t n, float *out) {
+    if (stride == 1 && fvi_convert_to_f32(dtype, data, n, out)) {
+        return;
+    }
     if (dtype == FV_F32) {
         const float *x = data;
         for (int64_t i = 0; i < n; i++) {
