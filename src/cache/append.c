@@ -109,11 +109,14 @@ typedef struct source {
     fvi_row_move move, widen, narrow; /* from the tensor's type to the cache's; to f32; from f32 */
 } source;
 
+/* No entries may come without data. */
+static const uint8_t *head_at(const void *data, int64_t offset) { return data != NULL ? (const uint8_t *)data + offset : NULL; }
+
 static source source_of(const fv_cache *cache, const fv_tensor *x, int64_t head, fv_dtype to, bool rotate) {
     size_t element = fv_dtype_bytes(x->dtype, 1);
     const fvi_cpu *cpu = &cache->ctx->cpu;
     return (source){.quant = &cache->quant,
-                    .base = (const uint8_t *)x->data + head * x->stride[1] * (int64_t)element,
+                    .base = head_at(x->data, head * x->stride[1] * (int64_t)element),
                     .element = element,
                     .to_element = fv_dtype_bytes(to, 1),
                     .row_stride = x->stride[2],
@@ -129,8 +132,7 @@ static source source_of(const fv_cache *cache, const fv_tensor *x, int64_t head,
 
 static source stored_source(const fv_cache *cache, const void *rows, int64_t head, int64_t n, fv_dtype to, int64_t d) {
     int64_t bytes = (int64_t)fv_dtype_bytes(to, d);
-    return (source){
-        .quant = &cache->quant, .base = (const uint8_t *)rows + head * n * bytes, .row_stride = bytes, .d = d, .to = to};
+    return (source){.quant = &cache->quant, .base = head_at(rows, head * n * bytes), .row_stride = bytes, .d = d, .to = to};
 }
 
 static void gather(uint8_t *to, const uint8_t *from, int64_t d, int64_t stride, size_t element) {

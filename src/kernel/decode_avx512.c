@@ -93,7 +93,8 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
     }
     const unsigned char *row = v->data;
     for (int j = 0; j < v->n; j++, row += v->row_bytes) {
-        UNROLL for (int i = 0; i < columns; i++) { y[i] = widen(row, c + LANES * i, i + 1 < columns ? 0xffff : last, dtype); }
+        UNROLL for (int i = 0; i + 1 < columns; i++) { y[i] = widen(row, c + LANES * i, 0xffff, dtype); }
+        y[columns - 1] = widen(row, c + LANES * (columns - 1), last, dtype);
         UNROLL for (int r = 0; r < rows; r++) {
             __m512 x = _mm512_set1_ps(p[r * FVI_LEAF + j]);
             UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm512_fmadd_ps(x, y[i], acc[r][i]); }

@@ -131,7 +131,7 @@ INLINE void multiply_columns(const float *p, int rows, const float *alpha, const
 INLINE void multiply_weights(const float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out,
                              int64_t element, value_block_fn *form) {
     int blocks = (rows + GROUP - 1) / GROUP, parts = 0, pass = 0;
-    for (int left = d_pad / LANES; left > 0; left -= columns_of(left)) {
+    for (int c = 0; c < d_pad; c += LANES * columns_of((d_pad - c) / LANES)) {
         parts++;
     }
     for (; rows > 0; rows -= GROUP, p += GROUP * FVI_LEAF, alpha += GROUP, out += GROUP * (int64_t)d_pad) {

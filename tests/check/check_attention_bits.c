@@ -327,7 +327,28 @@ static void check_bad_runs(fv_context *ctx) {
     fv_plan_destroy(plan);
 }
 
+/* ---- phases ---------------------------------------------------------------------------------------------------------- */
+
+/* A prompt sums over the width in one chain, where 2^30 + 1 - 2^30 is 0; a generated token in lanes, where 2^30 and -2^30 meet
+ * first. Whoever mixes the two up is as exact, and slower. */
+static void check_order(fv_context *ctx) {
+    float q[64], k[64] = {0x1p30f, 1, -0x1p30f}, v[64] = {0}, out[64], lse;
+    for (int c = 0; c < 64; c++) {
+        q[c] = 1;
+    }
+    const fv_problem p = {.b = 1, .h_q = 1, .h_kv = 1, .n_q = 1, .n_kv = 1, .d_k = 64, .d_v = 64, .scale = 1};
+    const fv_run run = {.q = fv_tensor_view(q, FV_F32, 1, 1, 1, 64),
+                        .k = fv_tensor_view(k, FV_F32, 1, 1, 1, 64),
+                        .v = fv_tensor_view(v, FV_F32, 1, 1, 1, 64),
+                        .out = fv_tensor_view(out, FV_F32, 1, 1, 1, 64),
+                        .lse = &lse};
+    run_once(ctx, &p, &run);
+    bool lanes = fabsf(lse - 1) < 1e-3f, chain = fabsf(lse) < 1e-3f;
+    expect(phase == FV_DECODE ? lanes : chain, fv_level_name(fv_context_level(ctx)), "phase", "not the products of this phase");
+}
+
 static void check_phase(fv_context *ctx, fv_level level, fvi_rng *rng) {
+    check_order(ctx);
     check_threads(level, rng);
     for (int variant = 0; variant < 3; variant++) {
         for (int dtype = FV_F32; dtype <= FV_BF16; dtype++) {

@@ -127,7 +127,7 @@ static void check_widen(const fvi_quant_ops *ops, fv_dtype dtype, int d, int n) 
 
 static void check_rotate(const fvi_quant_ops *ops, int d) {
     guard x = guard_make((size_t)d * 4, 4, true);
-    float *in = (float *)x.data, before[WIDEST], c_bits[WIDEST];
+    float *in = (float *)x.data, before[WIDEST] = {0}, c_bits[WIDEST];
     int width = 1;
     while (d % (2 * width) == 0) {
         width *= 2;

@@ -239,6 +239,8 @@ static void read_and_put_back(void **state) {
         assert_int_equal(fv_cache_restore(again, 0, 1, k, NULL), FV_ERR_ARGUMENT);
         assert_non_null(strstr(fv_message(ctx), "v has no data"));
         assert_int_equal(fv_cache_restore(again, 0, 0, NULL, NULL), FV_OK);
+        fv_tensor no_k = fv_tensor_view(NULL, FV_F32, 1, HEADS, 0, DK), no_v = fv_tensor_view(NULL, FV_F32, 1, HEADS, 0, DV);
+        assert_int_equal(fv_cache_append(again, 0, &no_k, &no_v), FV_OK);
         assert_int_equal(fv_cache_length(again, 0), MOST + 40);
         fv_cache_destroy(cache);
         fv_cache_destroy(again);
