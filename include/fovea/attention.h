@@ -19,7 +19,7 @@
  * wrong, where, and what would be right. Outputs of a failed call are unspecified, its inputs untouched.
  *
  * Threads. A context owns a pool of threads and is used by one thread at a time; two contexts are independent.
- * Results are the same bits for any number of threads.
+ * Results are the same bits for any number of threads, any company in a batch and any chunking of a prompt.
  *
  * Numbers. Inputs are f32, f16 or bf16; scores, weights and sums are held in f32. docs/numerics.md states the error bound.
  */
@@ -196,8 +196,10 @@ typedef struct fv_problem {
     bool has_sink_logits; /* a logit per query head joins each row's softmax without a value */
     bool has_key_mask;    /* a mask over keys comes at run */
     const fv_recipe
-        *recipe;    /* NULL: dense. A recipe's window and the problem's both apply. Borrowed until the plan is destroyed */
-    fv_phase phase; /* which of the recipe's methods: prefill (default) or decode */
+        *recipe; /* NULL: dense. A recipe's window and the problem's both apply. Borrowed until the plan is destroyed */
+    fv_phase
+        phase; /* prefill (default) or decode: which of the recipe's methods, and which kernels. Decode's are for the few queries
+                * of generated tokens and read K and V in place; the two phases' bits differ, within the error bound */
 } fv_problem;
 
 FV_API fv_problem fv_problem_default(void);
