@@ -175,7 +175,7 @@ void fv_plan_tile(const fv_plan *plan, fv_tile_facts *out) {
     *out = (fv_tile_facts){
         .rows = plan->rows,
         .keys = FVI_LEAF,
-        .score_bytes = (size_t)(plan->sub_rows * FVI_LEAF) * sizeof(float),
+        .score_bytes = (size_t)(plan->batch * plan->sub_rows * FVI_LEAF) * sizeof(float),
         .state_bytes = (size_t)(plan->rows * (plan->d_pad + 2)) * sizeof(float),
     };
 }
