@@ -62,7 +62,7 @@ static void choose_sizes(fv_plan *plan) {
     plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), FVI_ITEM_ROWS / plan->group));
     plan->rows = plan->q_block * plan->group;
     int64_t row_block = plan->ops[plan->has_half].row_block;
-    plan->sub_rows = fvi_min(plan->rows, row_block * fvi_max(1, 36 / row_block));
+    plan->sub_rows = fvi_min(plan->rows, row_block * fvi_max(plan->ops[plan->has_half].fold != NULL ? 2 : 1, 36 / row_block));
     /* blocks of shorter sequences may be cut finer: at most one more a sequence, and as many again when items are halved */
     int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->group));
     plan->max_items = p->b * p->h_kv * fvi_max(1, fvi_ceil_div(p->n_q, least_block));
@@ -104,7 +104,7 @@ static bool lay_out(fv_plan *plan) {
     at->alpha = take(&c, plan->rows, sizeof(float));
     at->total_m = take(&c, plan->rows, sizeof(float));
     at->total_sum = take(&c, plan->rows, sizeof(float));
-    at->seen = take(&c, plan->sub_rows, sizeof(uint64_t));
+    at->seen = take(&c, plan->rows, sizeof(uint64_t));
     at->thread_bytes = c.at;
     c.at = 0;
     take(&c, plan->partial_rows * (plan->d_pad + 2), sizeof(float));

@@ -66,6 +66,24 @@ void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
     }
 }
 
+bool fvi_products_fold(const fv_plan *plan, const fvi_scratch *scratch, int64_t rows, const uint64_t *seen, fvi_fold *fold) {
+    return scratch->ops->fold(&(fvi_tile_fold){
+        .qt = scratch->q,
+        .kt = scratch->kt,
+        .vt = scratch->vt,
+        .rows = (int)rows,
+        .d = (int)plan->problem.d_k,
+        .d_pad = (int)plan->d_pad,
+        .scale = plan->scale,
+        .seen = seen,
+        .s = scratch->s,
+        .m = fold->m,
+        .sum = fold->sum,
+        .alpha = scratch->alpha,
+        .out = fold->out,
+    });
+}
+
 /* ---- values that are not finite ------------------------------------------------------------------------------------ */
 
 /* By exponents, as integers: a sum of floats would be one long chain. */

@@ -126,6 +126,35 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
     }
 }
 
+/* Whether scores of an item's rows need nothing between their product and their weight. */
+static bool plain_scores(const fv_problem *p) { return p->soft_cap == 0 && !p->has_alibi && !p->has_bias; }
+
+/* Folds the first rows of an item, where the kernels take them at once; returns how many. */
+static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int64_t rows, fvi_scratch *scratch,
+                            fvi_fold *fold) {
+    const fvi_tile_ops *ops = scratch->ops;
+    if (scratch->key != NULL || ops->fold == NULL || !plain_scores(&plan->problem) || !(view->whole || view->finite)) {
+        return 0;
+    }
+    uint64_t *seen = view->whole ? NULL : scratch->seen;
+    rows -= rows % ops->row_block;
+    uint64_t all = (uint64_t)(rows * FVI_LEAF);
+    fv_run_stats sum = {.visited_pairs = all, .exact_pairs = all};
+    if (seen != NULL) {
+        sum = (fv_run_stats){0};
+        look(plan, item, view, 0, rows, seen, &sum);
+        for (int64_t r = 0; r < rows; r++) {
+            sum.exact_pairs += (uint64_t)__builtin_popcountll(seen[r]);
+        }
+    }
+    if (!fvi_products_fold(plan, scratch, rows, seen, fold)) {
+        return 0;
+    }
+    scratch->stats->visited_pairs += sum.visited_pairs;
+    scratch->stats->exact_pairs += sum.exact_pairs;
+    return rows;
+}
+
 static void fold_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source, int64_t leaf,
                       const fvi_rule *inside, fvi_scratch *scratch, fvi_fold *fold) {
     leaf_view view = {.key = leaf * FVI_LEAF, .inside = inside};
@@ -138,7 +167,7 @@ static void fold_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *it
     fvi_products_open_leaf(plan, &view.leaf, scratch);
     view.finite = (view.whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
     int64_t rows = item->n_rows * plan->group;
-    for (int64_t r = 0; r < rows; r += plan->sub_rows) {
+    for (int64_t r = fold_at_once(plan, item, &view, rows, scratch, fold); r < rows; r += plan->sub_rows) {
         fold_rows(plan, run, item, &view, r, fvi_min(plan->sub_rows, rows - r), scratch, fold);
     }
 }
