@@ -59,10 +59,12 @@ static void choose_sizes(fv_plan *plan) {
     const fv_problem *p = &plan->problem;
     plan->group = p->h_q / p->h_kv;
     plan->d_pad = fvi_tile_pad(p->d_v);
-    plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), FVI_ITEM_ROWS / plan->group));
+    bool at_once = p->phase == FV_PREFILL && plan->ops[plan->has_half].fold != NULL;
+    int64_t item_rows = at_once ? FVI_FOLD_ROWS : FVI_ITEM_ROWS;
+    plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), item_rows / plan->group));
     plan->rows = plan->q_block * plan->group;
     int64_t row_block = plan->ops[plan->has_half].row_block;
-    plan->sub_rows = fvi_min(plan->rows, row_block * fvi_max(plan->ops[plan->has_half].fold != NULL ? 2 : 1, 36 / row_block));
+    plan->sub_rows = fvi_min(plan->rows, row_block * (at_once ? 2 : fvi_max(1, 36 / row_block)));
     /* blocks of shorter sequences may be cut finer: at most one more a sequence, and as many again when items are halved */
     int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->group));
     plan->max_items = p->b * p->h_kv * fvi_max(1, fvi_ceil_div(p->n_q, least_block));

@@ -93,6 +93,7 @@ typedef struct leaf_view {
 static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int64_t first, int64_t n, uint64_t *seen,
                  fv_run_stats *stats) {
     fvi_rule triangle = {.causal = plan->problem.causal};
+    int64_t visited = 0;
     for (int64_t r = 0; r < n; r++) {
         if (view->whole) {
             seen[r] = UINT64_MAX;
@@ -100,15 +101,32 @@ static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *vie
             continue;
         }
         int64_t position = fvi_row_position(item, plan->group, first + r);
+        if (r > 0 && (first + r) % plan->group != 0) { /* the same position */
+            seen[r] = seen[r - 1];
+            stats->visited_pairs += (uint64_t)visited;
+            continue;
+        }
         seen[r] = view->key_bits & rule_bits(&plan->rule, position, &view->leaf) & rule_bits(view->inside, position, &view->leaf);
-        stats->visited_pairs += (uint64_t)__builtin_popcountll(rule_bits(&triangle, position, &view->leaf));
+        visited = __builtin_popcountll(rule_bits(&triangle, position, &view->leaf));
+        stats->visited_pairs += (uint64_t)visited;
     }
+}
+
+static bool none_seen(const uint64_t *seen, int64_t n) {
+    uint64_t any = 0;
+    for (int64_t r = 0; r < n; r++) {
+        any |= seen[r];
+    }
+    return any == 0;
 }
 
 static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *item, const leaf_view *view, int64_t first,
                       int64_t n, fvi_scratch *scratch, fvi_fold *fold) {
     fvi_score_tile t = {plan, run, item, &view->leaf, view->key, first, n, scratch->s, scratch->seen};
     look(plan, item, view, first, n, t.seen, scratch->stats);
+    if (none_seen(t.seen, n)) {
+        return;
+    }
     fvi_products_scores(plan, &view->leaf, scratch, first, n, t.s);
     fvi_score_parts(&t);
     if (!view->whole || plan->problem.has_bias) {
@@ -147,7 +165,11 @@ static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const lea
             sum.exact_pairs += (uint64_t)__builtin_popcountll(seen[r]);
         }
     }
-    if (!fvi_products_fold(plan, scratch, rows, seen, fold)) {
+    int64_t from = 0;
+    while (seen != NULL && from < rows && none_seen(seen + from, ops->row_block)) {
+        from += ops->row_block;
+    }
+    if (!fvi_products_fold(plan, scratch, from, rows - from, seen, fold)) {
         return 0;
     }
     scratch->stats->visited_pairs += sum.visited_pairs;

@@ -10,17 +10,14 @@
 
 enum { BLOCK = 2 * TILE, SCORES = BLOCK * FVI_LEAF };
 
-/* 16 rows on their way from scores to weights. */
+/* Half a block on its way from scores to weights. */
 typedef struct softening {
     float *s;
-    const uint64_t *seen;    /* NULL: all */
-    const char *ask, *ask_q; /* rows of out, and of queries, that are wanted soon */
-    int64_t ask_bytes, ask_q_bytes;
-    __m512 scale, correction;
+    const uint64_t *seen; /* NULL: all */
     float *sum;
     int row; /* the next */
+    __m512 scale, correction, part[LANES];
     float ref[LANES] __attribute__((aligned(64)));
-    __m512 part[LANES];
 } softening;
 
 INLINE void load_scores(const softening *w, int r, __m512 x[COLUMNS]) {
@@ -37,7 +34,7 @@ INLINE void load_scores(const softening *w, int r, __m512 x[COLUMNS]) {
 }
 
 /* The maxima: of scores before they are scaled, which changes nothing, since the scale is positive. */
-INLINE void begin(softening *w, float *m, float *alpha) {
+INLINE void find_maxima(softening *w, float *m, float *alpha) {
     const __m512 hidden = _mm512_set1_ps(-__builtin_inff());
     for (int r = 0; r < LANES; r++) {
         __m512 x[COLUMNS];
@@ -55,12 +52,6 @@ INLINE void begin(softening *w, float *m, float *alpha) {
 
 INLINE void weigh(softening *w, int r) {
     __m512 v[COLUMNS], ref = _mm512_set1_ps(w->ref[r]);
-    for (int64_t at = 0; at < w->ask_bytes; at += 64) {
-        _mm_prefetch(w->ask + r * w->ask_bytes + at, _MM_HINT_T0);
-    }
-    for (int64_t at = 0; at < w->ask_q_bytes; at += 64) {
-        _mm_prefetch(w->ask_q + r * w->ask_q_bytes + at, _MM_HINT_T0);
-    }
     load_scores(w, r, v);
     UNROLL for (int i = 0; i < COLUMNS; i++) { v[i] = exp2_negative(_mm512_sub_ps(_mm512_mul_ps(v[i], w->scale), ref), true); }
     float *s = w->s + r * FVI_LEAF;
@@ -69,11 +60,23 @@ INLINE void weigh(softening *w, int r) {
     w->part[r] = _mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3]));
 }
 
-/* Weighs as large a part of the 16 rows as `done` is of `all`. */
+/* Weighs as large a part of the rows as `done` is of `all`. */
 INLINE void advance(softening *w, int done, int all) {
     for (; w->row * all < LANES * done; w->row++) {
         weigh(w, w->row);
     }
+}
+
+INLINE softening begin(const fvi_tile_fold *f, int block, int half) {
+    int64_t row = block * BLOCK + half * LANES;
+    softening w;
+    w.s = f->s + block % 2 * SCORES + half * LANES * FVI_LEAF;
+    w.seen = f->seen == NULL ? NULL : f->seen + row;
+    w.sum = f->sum + row;
+    w.row = 0;
+    w.scale = _mm512_set1_ps(f->scale);
+    find_maxima(&w, f->m + row, f->alpha + row);
+    return w;
 }
 
 INLINE void end(softening *w) {
@@ -86,12 +89,12 @@ INLINE void end(softening *w) {
 INLINE void multiply_keys(const fvi_tile_fold *f, int block, softening *beside) {
     enum { STRIDE = FVI_LEAF * 4 };
     int64_t q_stride = fvi_tile_half_width(f->d) * 2;
-    const char *q = (const char *)f->qt + block * BLOCK * q_stride;
+    const char *q = (const char *)f->qt + block * BLOCK * q_stride, *kt = f->kt;
     int steps = (int)q_stride / (2 * STEP);
     for (int j = 0; j < 2; j++) {
         zero_sums(true);
         for (int t = 0; t < steps; t++) {
-            multiply_step(q + t * STEP * 2, q_stride, (const char *)f->kt + j * BLOCK * 4 + t * TILE * STRIDE, STRIDE, true);
+            multiply_step(q + t * STEP * 2, q_stride, kt + j * BLOCK * 4 + t * TILE * STRIDE, STRIDE, true);
             if (beside != NULL) {
                 advance(beside, j * steps + t + 1, 2 * steps);
             }
@@ -109,40 +112,27 @@ INLINE void multiply_weights(const fvi_tile_fold *f, int block, softening *besid
     rescale(out, BLOCK, f->alpha + block * BLOCK, f->d_pad);
     int passes = f->d_pad / BLOCK;
     for (int j = 0; j < passes; j++) {
-        load_sums((const char *)(out + j * BLOCK), stride, true);
+        char *to = (char *)(out + j * BLOCK);
+        load_sums(to, stride, true);
         for (int t = 0; t < STEPS; t++) {
             multiply_step(p + t * STEP * 2, P_STRIDE, vt + j * BLOCK * 4 + t * TILE * stride, stride, true);
             if (beside != NULL) {
                 advance(beside, j * STEPS + t + 1, passes * STEPS);
             }
         }
-        store_sums((char *)(out + j * BLOCK), stride, true);
+        store_sums(to, stride, true);
     }
-}
-
-INLINE softening half_block(const fvi_tile_fold *f, int block, int half) {
-    int64_t row = block * BLOCK + half * TILE;
-    softening w = {.s = f->s + block % 2 * SCORES + half * TILE * FVI_LEAF,
-                   .seen = f->seen == NULL ? NULL : f->seen + row,
-                   .scale = _mm512_set1_ps(f->scale),
-                   .sum = f->sum + row};
-    w.ask = (const char *)(f->out + row * f->d_pad);
-    w.ask_bytes = f->d_pad * 4;
-    w.ask_q_bytes = fvi_tile_half_width(f->d) * 2;
-    w.ask_q = (const char *)f->qt + (row + 2 * BLOCK) * w.ask_q_bytes;
-    begin(&w, f->m + row, f->alpha + row);
-    return w;
 }
 
 INLINE void fold_blocks(const fvi_tile_fold *f, int blocks) {
     multiply_keys(f, 0, NULL);
     for (int b = 0; b < blocks; b++) {
-        softening top = half_block(f, b, 0);
+        softening top = begin(f, b, 0);
         if (b > 0) {
             multiply_weights(f, b - 1, &top);
         }
         end(&top);
-        softening low = half_block(f, b, 1);
+        softening low = begin(f, b, 1);
         if (b + 1 < blocks) {
             multiply_keys(f, b + 1, &low);
         }
