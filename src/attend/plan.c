@@ -59,10 +59,12 @@ static void choose_sizes(fv_plan *plan) {
     const fv_problem *p = &plan->problem;
     plan->group = p->h_q / p->h_kv;
     plan->d_pad = fvi_tile_pad(p->d_v);
-    plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), FVI_ITEM_ROWS / plan->group));
+    bool at_once = p->phase == FV_PREFILL && plan->ops[plan->has_half].fold != NULL;
+    int64_t item_rows = at_once ? FVI_FOLD_ROWS : FVI_ITEM_ROWS;
+    plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), item_rows / plan->group));
     plan->rows = plan->q_block * plan->group;
     int64_t row_block = plan->ops[plan->has_half].row_block;
-    plan->sub_rows = fvi_min(plan->rows, row_block * fvi_max(1, 36 / row_block));
+    plan->sub_rows = fvi_min(plan->rows, row_block * (at_once ? 2 : fvi_max(1, 36 / row_block)));
     plan->batch = p->phase == FV_DECODE ? FVI_BATCH : 1;
     /* blocks of shorter sequences may be cut finer: at most one more a sequence, and as many again when items are halved */
     int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->group));
@@ -102,10 +104,10 @@ static bool lay_out(fv_plan *plan) {
     at->total = take(&c, plan->rows * plan->d_pad, sizeof(float));
     at->m = take(&c, plan->rows, sizeof(float));
     at->sum = take(&c, plan->rows, sizeof(float));
-    at->alpha = take(&c, plan->batch * plan->sub_rows, sizeof(float));
+    at->alpha = take(&c, fvi_max(plan->rows, plan->batch * plan->sub_rows), sizeof(float));
     at->total_m = take(&c, plan->rows, sizeof(float));
     at->total_sum = take(&c, plan->rows, sizeof(float));
-    at->seen = take(&c, plan->batch * plan->sub_rows, sizeof(uint64_t));
+    at->seen = take(&c, fvi_max(plan->rows, plan->batch * plan->sub_rows), sizeof(uint64_t));
     at->thread_bytes = c.at;
     c.at = 0;
     take(&c, plan->partial_rows * (plan->d_pad + 2), sizeof(float));

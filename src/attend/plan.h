@@ -21,6 +21,7 @@
 enum {
     FVI_PIECE = 4096,              /* keys */
     FVI_ITEM_ROWS = 256,           /* rows of an item, at most, if the group allows */
+    FVI_FOLD_ROWS = 1024,          /* the same where leaves are folded at once: packing K and V weighs more there */
     FVI_PARTIALS_BYTES = 64 << 20, /* for partial results, at most; items are not cut where that is too little */
     FVI_BATCH = 32,                /* leaves that generated tokens work on at once */
     FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */

@@ -67,6 +67,25 @@ void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
     }
 }
 
+bool fvi_products_fold(const fv_plan *plan, const fvi_scratch *scratch, int64_t first, int64_t n, const uint64_t *seen,
+                       fvi_fold *fold) {
+    return scratch->ops->fold(&(fvi_tile_fold){
+        .qt = query_at(plan, scratch, first),
+        .kt = scratch->kt,
+        .vt = scratch->vt,
+        .rows = (int)n,
+        .d = (int)plan->problem.d_k,
+        .d_pad = (int)plan->d_pad,
+        .scale = plan->scale,
+        .seen = seen == NULL ? NULL : seen + first,
+        .s = scratch->s,
+        .m = fold->m + first,
+        .sum = fold->sum + first,
+        .alpha = scratch->alpha,
+        .out = fold->out + first * plan->d_pad,
+    });
+}
+
 /* ---- values that are not finite ------------------------------------------------------------------------------------ */
 
 /* By exponents, as integers: a sum of floats would be one long chain. */

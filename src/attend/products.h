@@ -14,6 +14,10 @@ void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, in
 void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch);
 /* Whether no value of the leaf is an infinity or NaN. */
 bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch);
+/* All three stages at once for rows first .. first + n - 1, where the kernels can: false if not. `seen` (rows of the item) as in
+ * fvi_tile_fold, and n like its rows. */
+bool fvi_products_fold(const fv_plan *plan, const fvi_scratch *scratch, int64_t first, int64_t n, const uint64_t *seen,
+                       fvi_fold *fold);
 /* s (n, 64) = scaled products of rows first .. first + n - 1 with the leaf's keys. */
 void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, int64_t first, int64_t n,
                          float *s);

@@ -93,6 +93,7 @@ typedef struct leaf_view {
 static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int64_t first, int64_t n, uint64_t *seen,
                  fv_run_stats *stats) {
     fvi_rule triangle = {.causal = plan->problem.causal};
+    int64_t visited = 0;
     for (int64_t r = 0; r < n; r++) {
         if (view->whole) {
             seen[r] = UINT64_MAX;
@@ -100,14 +101,27 @@ static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *vie
             continue;
         }
         int64_t position = fvi_row_position(item, plan->group, first + r);
+        if (r > 0 && (first + r) % plan->group != 0) { /* the same position */
+            seen[r] = seen[r - 1];
+            stats->visited_pairs += (uint64_t)visited;
+            continue;
+        }
         seen[r] = view->key_bits & rule_bits(&plan->rule, position, &view->leaf) & rule_bits(view->inside, position, &view->leaf);
-        stats->visited_pairs += (uint64_t)__builtin_popcountll(rule_bits(&triangle, position, &view->leaf));
+        visited = __builtin_popcountll(rule_bits(&triangle, position, &view->leaf));
+        stats->visited_pairs += (uint64_t)visited;
     }
+}
+
+static bool none_seen(const uint64_t *seen, int64_t n) {
+    uint64_t any = 0;
+    for (int64_t r = 0; r < n; r++) {
+        any |= seen[r];
+    }
+    return any == 0;
 }
 
 /* Scores of rows first .. first + n - 1 with a leaf, hidden ones -inf. */
 static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t, const fvi_scratch *scratch) {
-    look(plan, t->item, view, t->first, t->n, t->seen, scratch->stats);
     fvi_products_scores(plan, &view->leaf, scratch, t->first, t->n, t->s);
     fvi_score_parts(t);
     if (!view->whole || plan->problem.has_bias) {
@@ -136,6 +150,10 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
         float *s = scratch->s + b * plan->sub_rows * FVI_LEAF;
         uint64_t *seen = scratch->seen + b * plan->sub_rows;
         tile[b] = (fvi_score_tile){plan, run, item, &view[b].leaf, view[b].key, first, n, s, seen};
+        look(plan, item, &view[b], first, n, seen, scratch->stats);
+        if (leaves == 1 && none_seen(seen, n)) {
+            return;
+        }
         score_rows(plan, &view[b], &tile[b], scratch);
     }
     for (int b = 0; b < leaves; b++) {
@@ -159,6 +177,39 @@ static void open_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *it
     view->finite = (view->whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
 }
 
+/* Whether scores of an item's rows need nothing between their product and their weight. */
+static bool plain_scores(const fv_problem *p) { return p->soft_cap == 0 && !p->has_alibi && !p->has_bias; }
+
+/* Folds the first rows of an item, where the kernels take them at once; returns how many. */
+static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int64_t rows,
+                            const fvi_scratch *scratch, fvi_fold *fold) {
+    const fvi_tile_ops *ops = scratch->ops;
+    if (scratch->key != NULL || ops->fold == NULL || !plain_scores(&plan->problem) || !(view->whole || view->finite)) {
+        return 0;
+    }
+    uint64_t *seen = view->whole ? NULL : scratch->seen;
+    rows -= rows % ops->row_block;
+    uint64_t all = (uint64_t)(rows * FVI_LEAF);
+    fv_run_stats sum = {.visited_pairs = all, .exact_pairs = all};
+    if (seen != NULL) {
+        sum = (fv_run_stats){0};
+        look(plan, item, view, 0, rows, seen, &sum);
+        for (int64_t r = 0; r < rows; r++) {
+            sum.exact_pairs += (uint64_t)__builtin_popcountll(seen[r]);
+        }
+    }
+    int64_t from = 0;
+    while (seen != NULL && from < rows && none_seen(seen + from, ops->row_block)) {
+        from += ops->row_block;
+    }
+    if (!fvi_products_fold(plan, scratch, from, rows - from, seen, fold)) {
+        return 0;
+    }
+    scratch->stats->visited_pairs += sum.visited_pairs;
+    scratch->stats->exact_pairs += sum.exact_pairs;
+    return rows;
+}
+
 /* Leaves from .. from + leaves - 1, all under one rule. */
 static void fold_leaves(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source, int64_t from,
                         int leaves, const fvi_rule *inside, const fvi_scratch *scratch, fvi_fold *fold) {
@@ -167,7 +218,8 @@ static void fold_leaves(const fv_plan *plan, const fv_run *run, const fvi_item *
         open_leaf(plan, run, item, source, from + b, inside, scratch, &view[b]);
     }
     int64_t rows = item->n_rows * plan->group;
-    for (int64_t r = 0; r < rows; r += plan->sub_rows) {
+    int64_t done = leaves == 1 ? fold_at_once(plan, item, view, rows, scratch, fold) : 0;
+    for (int64_t r = done; r < rows; r += plan->sub_rows) {
         fold_rows(plan, run, item, view, leaves, r, fvi_min(plan->sub_rows, rows - r), scratch, fold);
     }
 }

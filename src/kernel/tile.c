@@ -23,6 +23,7 @@ bool fvi_tile_init_half(const fvi_cpu *cpu, fvi_tile_ops *ops) {
     }
     if (cpu->avx512_bf16 && cpu->amx_bf16) {
         fvi_tile_amx(ops);
+        fvi_tile_amx_fold(ops);
     }
 #else
     (void)cpu;

@@ -21,6 +21,16 @@ static inline int64_t fvi_tile_pad(int64_t d) { return fvi_round_up(d, 16); }
 /* Elements of a packed row of Q, and of a packed column of K, in the form of pairs. */
 static inline int64_t fvi_tile_half_width(int64_t d) { return fvi_round_up(d, 32); }
 
+/* A leaf that is folded into many rows at once: operands of qk, soften and pv. */
+typedef struct fvi_tile_fold {
+    const void *qt, *kt, *vt;
+    int rows, d, d_pad; /* rows: a multiple of row_block */
+    float scale;
+    const uint64_t *seen; /* (rows): bit j: the row sees key j; NULL: all rows see all 64 */
+    float *s;             /* room for min(rows, 2 row_block) rows */
+    float *m, *sum, *alpha, *out;
+} fvi_tile_fold;
+
 /* Rows of K or V of one leaf, wherever they are: element (j, c) at data + j * row_bytes + c * size of dtype. Unaligned. */
 typedef struct fvi_tile_ops {
     const char *name; /* "c", "avx2", "avx512", "avx512bf16", "amx" */
@@ -50,6 +60,10 @@ typedef struct fvi_tile_ops {
 
     /* out (rows, d_pad): out[r] = out[r] * alpha[r] + sum_j p[r][j] vt[j]. p as soften leaves it. */
     void (*pv)(const float *p, int rows, const float *alpha, const void *vt, int d_pad, float *out);
+
+    /* The three in one, to the same bits; false, and nothing done, where it cannot (a width or scale that it does not take).
+     * Weights of keys that a row does not see are 0; their values must be finite. NULL in forms that gain nothing from it. */
+    bool (*fold)(const fvi_tile_fold *fold);
 } fvi_tile_ops;
 
 static inline int64_t fvi_tile_q_bytes(const fvi_tile_ops *ops, int64_t d) {
@@ -70,5 +84,6 @@ void fvi_tile_avx2(fvi_tile_ops *ops);
 void fvi_tile_avx512(fvi_tile_ops *ops);
 void fvi_tile_avx512bf16(fvi_tile_ops *ops);
 void fvi_tile_amx(fvi_tile_ops *ops); /* over fvi_tile_avx512bf16 */
+void fvi_tile_amx_fold(fvi_tile_ops *ops);
 
 #endif

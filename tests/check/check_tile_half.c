@@ -227,6 +227,74 @@ static void check_independence(const fvi_tile_ops *ops, int d) {
     }
 }
 
+/* The stages in one against the stages apart, bit for bit, over two leaves; `hide` a third of the keys, all for some rows. */
+static void check_fold(const fvi_tile_ops *ops, int rows, int d, bool hide) {
+    int64_t width = fvi_tile_half_width(d), pad = fvi_tile_pad(d);
+    guard q = bytes(rows * width * 2, 64), kt = bytes(width * FVI_LEAF * 2, 64), vt = bytes(pad * FVI_LEAF * 2, 64);
+    guard s = bytes(fvi_min(rows, 2 * ops->row_block) * FVI_LEAF * 4, 64), seen = bytes((int64_t)rows * 8, 8);
+    guard side[2][4]; /* out, m, sum, alpha: apart, in one */
+    for (int i = 0; i < 2; i++) {
+        side[i][0] = bytes(rows * pad * 4, 64);
+        memset(side[i][0].data, 0, side[i][0].size);
+        for (int k = 1; k < 4; k++) {
+            side[i][k] = bytes((int64_t)rows * 4, 4);
+            for (int r = 0; r < rows; r++) {
+                ((float *)side[i][k].data)[r] = k == 1 ? -INFINITY : 0;
+            }
+        }
+    }
+    fill_half((uint16_t *)q.data, rows * width);
+    for (int leaf = 0; leaf < 2; leaf++) {
+        fill_half((uint16_t *)kt.data, width * FVI_LEAF);
+        fill_half((uint16_t *)vt.data, pad * FVI_LEAF);
+        for (int r = 0; r < rows; r++) {
+            ((uint64_t *)seen.data)[r] = fvi_rng_below(&rng, 8) == 0 ? 0 : fvi_rng_next(&rng) | fvi_rng_next(&rng);
+        }
+        for (int r = 0; r < rows; r++) {
+            float *x = (float *)s.data, *m = (float *)side[0][1].data + r, *sum = (float *)side[0][2].data + r;
+            float *alpha = (float *)side[0][3].data + r, *out = (float *)side[0][0].data + r * pad;
+            ops->qk((uint16_t *)q.data + r * width, 1, d, kt.data, 0.7f, x);
+            for (int j = 0; hide && j < FVI_LEAF; j++) {
+                x[j] = ((uint64_t *)seen.data)[r] >> j & 1 ? x[j] : -INFINITY;
+            }
+            ops->soften(x, 1, m, sum, alpha);
+            ops->pv(x, 1, alpha, vt.data, (int)pad, out);
+        }
+        fvi_tile_fold fold = {.qt = q.data, .kt = kt.data, .vt = vt.data, .rows = rows, .d = d, .d_pad = (int)pad, .scale = 0.7f};
+        fold.seen = hide ? (uint64_t *)seen.data : NULL;
+        fold.s = (float *)s.data;
+        fold.out = (float *)side[1][0].data;
+        fold.m = (float *)side[1][1].data;
+        fold.sum = (float *)side[1][2].data;
+        fold.alpha = (float *)side[1][3].data;
+        if (!ops->fold(&fold)) {
+            fail(ops, "fold: refused", rows, d, 0);
+        }
+    }
+    for (int k = 0; k < 4; k++) {
+        if (memcmp(side[0][k].data, side[1][k].data, side[0][k].size) != 0) {
+            fail(ops, "fold: other bits than the stages apart", rows, d, k);
+        }
+        expect_intact(ops, "wrote outside out, m, sum or alpha", &side[0][k]);
+        expect_intact(ops, "fold: wrote outside out, m, sum or alpha", &side[1][k]);
+    }
+    expect_intact(ops, "fold: wrote to q", &q);
+    expect_intact(ops, "fold: wrote to kt", &kt);
+    expect_intact(ops, "fold: wrote to vt", &vt);
+    expect_intact(ops, "fold: wrote to seen", &seen);
+    expect_intact(ops, "fold: wrote outside s", &s);
+}
+
+static void check_folds(const fvi_tile_ops *ops) {
+    static const int width[] = {17, 32, 64, 96, 127, 128, 256};
+    for (size_t w = 0; w < sizeof width / sizeof *width; w++) {
+        for (int blocks = 0; blocks < 6; blocks++) {
+            check_fold(ops, blocks * ops->row_block, width[w], false);
+            check_fold(ops, blocks * ops->row_block, width[w], true);
+        }
+    }
+}
+
 static void check_rung(const fvi_tile_ops *ops) {
     static const int width[] = {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 80, 96, 100, 128, 192, 255, 256};
     static const int rows[] = {0, 1, 5, 6, 7, 15, 16, 17, 31, 32, 33, 64, 65, MANY};
@@ -245,12 +313,29 @@ static void check_rung(const fvi_tile_ops *ops) {
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         check_soften(ops, rows[r]);
     }
+    if (ops->fold != NULL) {
+        check_folds(ops);
+    }
 }
 
 /* ---- speed --------------------------------------------------------------------------------------------------------- */
 
+enum { ROWS = 256 };
+
+/* All stages at once: cycles per 16 scores. */
+static void bench_fold(const fvi_tile_ops *ops, const fvi_tile_fold *fold, double clock_hz) {
+    double best = 1e9;
+    for (int spell = 0; spell < 500; spell++) {
+        double start = fvi_seconds();
+        ops->fold(fold);
+        best = fmin(best, fvi_seconds() - start);
+    }
+    double flops = 4.0 * ROWS * FVI_LEAF * fold->d;
+    printf("%-10s d %3d: at once %.1f GFLOP/s, %.2f cycles per 16 scores\n", ops->name, fold->d, flops / best * 1e-9,
+           best * clock_hz / (ROWS * FVI_LEAF / 16));
+}
+
 static void bench(const fvi_tile_ops *ops, int d, double clock_hz) {
-    enum { ROWS = 192 };
     static uint16_t q[ROWS * WIDEST] __attribute__((aligned(64))), kt[FVI_LEAF * WIDEST] __attribute__((aligned(64)));
     static uint16_t vt[FVI_LEAF * WIDEST] __attribute__((aligned(64))), raw[FVI_LEAF * WIDEST];
     static float s[ROWS * FVI_LEAF] __attribute__((aligned(64))), out[ROWS * WIDEST] __attribute__((aligned(64)));
@@ -278,6 +363,9 @@ static void bench(const fvi_tile_ops *ops, int d, double clock_hz) {
     printf("%-10s d %3d: qk %6.1f GFLOP/s, pv %6.1f, soften %.2f cycles per 16 scores, pack_k %.0f cycles, pack_v %.0f\n",
            ops->name, d, flops / best[2] * 1e-9, flops / best[4] * 1e-9, best[3] * clock_hz / (ROWS * FVI_LEAF / 16),
            best[0] * clock_hz, best[1] * clock_hz);
+    if (ops->fold != NULL) {
+        bench_fold(ops, &(fvi_tile_fold){q, kt, vt, ROWS, d, (int)fvi_tile_pad(d), 0.1f, NULL, s, m, sum, alpha, out}, clock_hz);
+    }
 }
 
 static void bench_rung(const fvi_tile_ops *ops) {
@@ -287,8 +375,8 @@ static void bench_rung(const fvi_tile_ops *ops) {
         fv_measure_ceilings(ctx, &machine) != FV_OK) {
         exit(1);
     }
-    printf("ceilings of one thread: fma %.1f GFLOP/s, bf16 %.1f GFLOP/s, clock %.2f GHz\n", machine.fma_f32 * 1e-9,
-           machine.dot_bf16 * 1e-9, machine.clock_hz * 1e-9);
+    printf("ceilings of one thread: fma %.1f GFLOP/s, bf16 %.1f GFLOP/s, AMX %.1f GFLOP/s, clock %.2f GHz\n",
+           machine.fma_f32 * 1e-9, machine.dot_bf16 * 1e-9, machine.amx_bf16 * 1e-9, machine.clock_hz * 1e-9);
     bench(ops, 64, machine.clock_hz);
     bench(ops, 128, machine.clock_hz);
     fv_context_destroy(ctx);
