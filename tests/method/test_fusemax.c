@@ -161,8 +161,10 @@ static void engine_makes_one_pass(fv_context *ctx) {
                   .out = fv_tensor_view(x.out, FV_F32, 1, h, n, 32),
                   .stats = &stats};
     CHECK(fv_plan_run(plan, &run, workspace, bytes) == FV_OK, "%s", fv_message(ctx));
-    /* blocks of 256 queries of a head, where threads are few: see plan.h */
-    fv_cascade_sizes s = {.keys = n, .queries = n, .e = 32, .f = 32, .tile = 64, .rows = 256, .instances = h, .element_bytes = 4};
+    fv_tile_facts tile; /* blocks of queries of a head, which a run halves only where threads are many */
+    fv_plan_tile(plan, &tile);
+    fv_cascade_sizes s = {
+        .keys = n, .queries = n, .e = 32, .f = 32, .tile = 64, .rows = tile.rows, .instances = h, .element_bytes = 4};
     for (int i = 0; fv_cascade_at(i) != NULL; i++) {
         fv_cascade_report r = report_of(ctx, fv_cascade_at(i), s);
         bool k = r.input[1].rows == stats.k_rows, v = r.input[2].rows == stats.v_rows;
