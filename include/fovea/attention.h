@@ -231,6 +231,9 @@ typedef struct fv_run_stats {
     uint64_t visited_pairs;  /* pairs in visited 64 x 64 blocks that are within the causal triangle */
     uint64_t exact_pairs;    /* pairs that took part in a softmax */
     uint64_t k_rows, v_rows; /* rows of K and of V read, over all items: a row that serves a whole group counts once */
+    uint64_t tiles;          /* query tiles, of a head each, that a method chose keys for; 0 where a rule is enough */
+    uint64_t fallback_tiles; /* of those, tiles that were run dense because the method gives up there */
+    double select_seconds;   /* of all threads together, spent on choosing; part of the run's time */
 } fv_run_stats;
 
 /* The operands of one run. Zero-initialise, set what the problem asked for.

@@ -41,6 +41,29 @@ typedef struct fv_el_layer {
 FV_API fv_status fv_el_attention(fv_context *ctx, const fv_el_layer *layer, const fv_cache *x, int cache_layer,
                                  const float *query, int64_t n_q, bool causal, float *out);
 
+/* ---- which keys a method visits --------------------------------------------------------------------------------------- */
+
+/* One tile of an index: query rows first .. first + n - 1 of a query head, whose tile begins at position `position`. Bit j of
+ * word b of `key` is key 64 b + j: some row of the tile visits it. The problem's own masks apply beside it: ask
+ * fv_index_sees. Valid during the call. */
+typedef struct fv_index_tile {
+    int64_t sequence, head, first, n;
+    int64_t offset; /* position of row 0 */
+    int64_t n_kv;
+    const uint64_t *key; /* (ceil(n_kv / 64)) */
+    bool fell_back;
+    const void *inside; /* the library's */
+} fv_index_tile;
+/* Whether the row, first <= row < first + n, visits the key: index and the problem's causal rule and window together. */
+FV_API bool fv_index_sees(const fv_index_tile *tile, int64_t row, int64_t key);
+/* A non-zero answer stops the call with FV_ERR_CANCELLED. */
+typedef int (*fv_on_index)(void *user, const fv_index_tile *tile);
+/* Makes the index of a run and attends to nothing: `on_index` is called for each tile, heads ascending, late tiles first, on the
+ * calling thread. Operands and workspace as for fv_plan_run; out and lse may be empty. A plan whose method is a rule has no
+ * index: FV_ERR_UNSUPPORTED. */
+FV_API fv_status fv_plan_index(fv_plan *plan, const fv_run *run, void *workspace, size_t workspace_bytes, fv_on_index on_index,
+                               void *user);
+
 /* ---- work of decoding ------------------------------------------------------------------------------------------------- */
 
 /* Sanovar et al., Lean Attention, 2024. How evenly a batch of one-row decodes with uneven lengths lies on workers: keys that each

@@ -45,11 +45,11 @@ static void add_sink(const fv_plan *plan, float logit, float *m, float *sum, flo
 
 void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_fold *fold) {
     const fv_problem *p = &plan->problem;
-    int64_t rows = item->n_rows * plan->group, batch = p->packed ? 0 : item->sequence;
+    int64_t rows = item->n_rows * plan->share, batch = p->packed ? 0 : item->sequence;
     int64_t n_rows_out = run->q.shape[2];
     for (int64_t r = 0; r < rows; r++) {
         float *out = fold->out + r * plan->d_pad;
-        int64_t head = fvi_row_head(item, plan->group, r), i = item->q_start + item->row0 + r / plan->group;
+        int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + item->row0 + r / plan->share;
         if (p->has_sink_logits) {
             add_sink(plan, run->sink_logits[head] * (float)FVI_LOG2E, &fold->m[r], &fold->sum[r], out);
         }

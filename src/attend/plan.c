@@ -58,22 +58,27 @@ static fv_status check_problem(fv_context *ctx, const fv_problem *p) {
 static void choose_sizes(fv_plan *plan) {
     const fv_problem *p = &plan->problem;
     plan->group = p->h_q / p->h_kv;
+    plan->indexed = plan->choice.selector->rule == NULL;
+    plan->share = plan->indexed ? 1 : plan->group;
     plan->d_pad = fvi_tile_pad(p->d_v);
     bool at_once = p->phase == FV_PREFILL && plan->ops[plan->has_half].fold != NULL;
     int64_t item_rows = at_once ? FVI_FOLD_ROWS : FVI_ITEM_ROWS;
-    plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), item_rows / plan->group));
-    plan->rows = plan->q_block * plan->group;
+    plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), item_rows / plan->share));
+    if (plan->indexed) {
+        plan->q_block = plan->choice.selector->query_block;
+    }
+    plan->rows = plan->q_block * plan->share;
     int64_t row_block = plan->ops[plan->has_half].row_block;
     plan->sub_rows = fvi_min(plan->rows, row_block * (at_once ? 2 : fvi_max(1, 36 / row_block)));
     plan->batch = p->phase == FV_DECODE ? FVI_BATCH : 1;
     /* blocks of shorter sequences may be cut finer: at most one more a sequence, and as many again when items are halved */
-    int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->group));
-    plan->max_items = p->b * p->h_kv * fvi_max(1, fvi_ceil_div(p->n_q, least_block));
-    plan->partial_rows = fvi_min(plan->rows, fvi_max(FVI_PARTIAL_ROWS, plan->group));
+    int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->share));
+    plan->max_items = p->b * p->h_q / plan->share * fvi_max(1, fvi_ceil_div(p->n_q, least_block) + plan->indexed);
+    plan->partial_rows = fvi_min(plan->rows, fvi_max(FVI_PARTIAL_ROWS, plan->share));
     int64_t pieces = fvi_ceil_div(p->n_kv, FVI_PIECE);
     int64_t bytes = plan->partial_rows * (plan->d_pad + 2) * (int64_t)sizeof(float) + 64;
     int64_t cut = p->phase == FV_DECODE ? plan->max_items : fvi_min(plan->max_items, 4 * plan->threads);
-    plan->partials = pieces > 1 ? fvi_min(cut * pieces, FVI_PARTIALS_BYTES / bytes) : 0;
+    plan->partials = pieces > 1 && !plan->indexed ? fvi_min(cut * pieces, FVI_PARTIALS_BYTES / bytes) : 0;
 }
 
 typedef struct layout_cursor {
@@ -86,6 +91,27 @@ static size_t take(layout_cursor *c, int64_t n, size_t size) {
     c->overflow |=
         !fvi_mul((size_t)n, size, &bytes) || !fvi_add(bytes, 63, &bytes) || !fvi_add(c->at, bytes & ~(size_t)63, &c->at);
     return start;
+}
+
+static fvi_extent extent_of(const fv_problem *p) {
+    return (fvi_extent){p->n_q, p->n_kv, p->h_q, p->h_kv, p->d_k, p->d_v, p->causal};
+}
+
+/* What an index needs in a thread's scratch; nothing where a rule is the answer. */
+static void lay_out_index(fv_plan *plan, layout_cursor *c) {
+    const fv_problem *p = &plan->problem;
+    const fvi_selector *selector = plan->choice.selector;
+    fvi_layout *at = &plan->at;
+    fvi_extent extent = extent_of(p);
+    int64_t blocks = plan->indexed ? fvi_ceil_div(p->n_kv, FVI_BLOCK) : 0;
+    at->key = take(c, blocks, sizeof(uint64_t));
+    at->apart = take(c, fvi_ceil_div(blocks, 64), sizeof(uint64_t));
+    at->column = take(c, plan->indexed ? FVI_LEAF : 0, sizeof(int32_t));
+    at->room = take(c, plan->indexed, fvi_source_room(p->d_k, p->d_v));
+    at->scratch = take(c, selector->scratch_bytes != NULL,
+                       selector->scratch_bytes == NULL ? 0 : selector->scratch_bytes(plan->choice.value, &extent));
+    at->head_bytes = selector->head_bytes == NULL ? 0 : selector->head_bytes(plan->choice.value, &extent);
+    at->head_bytes = (at->head_bytes + 63) & ~(size_t)63;
 }
 
 /* One code path for sizes and offsets: what is asked for is what is used. */
@@ -108,6 +134,7 @@ static bool lay_out(fv_plan *plan) {
     at->total_m = take(&c, plan->rows, sizeof(float));
     at->total_sum = take(&c, plan->rows, sizeof(float));
     at->seen = take(&c, fvi_max(plan->rows, plan->batch * plan->sub_rows), sizeof(uint64_t));
+    lay_out_index(plan, &c);
     at->thread_bytes = c.at;
     c.at = 0;
     take(&c, plan->partial_rows * (plan->d_pad + 2), sizeof(float));
@@ -116,7 +143,8 @@ static bool lay_out(fv_plan *plan) {
     take(&c, plan->threads, at->thread_bytes);
     at->partial = take(&c, plan->partials, at->partial_bytes);
     at->items = take(&c, plan->max_items, sizeof(fvi_item));
-    at->stats = take(&c, plan->threads, 64);
+    at->stats = take(&c, plan->threads, FVI_STATS_BYTES);
+    at->head = take(&c, p->b * p->h_q, at->head_bytes);
     at->bytes = c.at;
     return !c.overflow;
 }
@@ -149,6 +177,13 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     fvi_quant_init(&ctx->cpu, &plan->quant);
     fvi_decode_init(&ctx->cpu, &plan->decode);
     choose_sizes(plan);
+    fvi_extent extent = extent_of(problem);
+    const char *reason =
+        plan->choice.selector->refuse == NULL ? NULL : plan->choice.selector->refuse(plan->choice.value, &extent);
+    if (reason != NULL) {
+        fv_plan_destroy(plan);
+        return fvi_fail(ctx, FV_ERR_UNSUPPORTED, "%s", reason);
+    }
     if (!lay_out(plan)) {
         fv_plan_destroy(plan);
         return fvi_fail(ctx, FV_ERR_MEMORY, "the workspace of this problem would be larger than memory can be");

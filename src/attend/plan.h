@@ -1,7 +1,8 @@
 /* plan.h - a plan, and the scratch that a run cuts its workspace into.
  *
- * Work items are (sequence, KV head, block of query positions); the rows of an item are its positions times the query heads
- * of the group, position-major, so that rows that see a key are neighbours. Keys are folded in leaves of 64 and pieces of
+ * Work items are (sequence, query heads that share an index, block of query positions): all heads of a group, or, where a
+ * selector gives each query head an index of its own, one. The rows of an item are its positions times its heads,
+ * position-major, so that rows that see a key are neighbours. Keys are folded in leaves of 64 and pieces of
  * 4096, cut from the sequence's first key. A run gives whole items to threads, or, where items are fewer than threads can
  * use, single pieces of items, whose partial results are folded left to right afterwards: the same arithmetic either way.
  * The phase, never the number of queries, says how leaves are multiplied: packed for many rows (kernel/tile.h), or read in
@@ -23,6 +24,7 @@ enum {
     FVI_ITEM_ROWS = 256,           /* rows of an item, at most, if the group allows */
     FVI_FOLD_ROWS = 1024,          /* the same where leaves are folded at once: packing K and V weighs more there */
     FVI_PARTIALS_BYTES = 64 << 20, /* for partial results, at most; items are not cut where that is too little */
+    FVI_STATS_BYTES = 64,          /* room for a thread's fv_run_stats */
     FVI_BATCH = 32,                /* leaves that generated tokens work on at once */
     FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */
 };
@@ -30,9 +32,11 @@ enum {
 /* Byte offsets into the workspace; of one thread's scratch, and of the partial results behind all of them. */
 typedef struct fvi_layout {
     size_t q, q_row, s, kt, vt, vt_row, gather, out, total, m, sum, alpha, total_m, total_sum, seen;
+    size_t key, apart, column, room, scratch; /* of an index: its bitmaps, columns put side by side, the selector's scratch */
     size_t thread_bytes;
     size_t partial, partial_bytes; /* start; one partial result: rows x (d_pad + m + sum) */
     size_t items;                  /* start of the item table */
+    size_t head, head_bytes;       /* what selectors keep: start; of one query head of one sequence */
     size_t stats;                  /* start of per-thread statistics */
     size_t bytes;
 } fvi_layout;
@@ -48,6 +52,8 @@ struct fv_plan {
     fvi_decode_ops decode; /* used where problem.phase is FV_DECODE */
     fvi_quant_ops quant;
     int64_t group;
+    int64_t share;        /* query heads of an item: the group, or 1 */
+    bool indexed;         /* an index selector, whose tiles are cut at absolute multiples of q_block */
     int64_t q_block;      /* positions of an item at most */
     int64_t rows;         /* rows of an item at most */
     int64_t sub_rows;     /* rows of a score tile */
@@ -69,6 +75,7 @@ static inline bool fvi_plan_pairs(const fv_plan *plan, fv_dtype k, fv_dtype v) {
 /* One sequence's part of a run. */
 typedef struct fvi_item {
     int64_t sequence, kv_head;
+    int64_t head0;        /* first of its query heads */
     int64_t row0, n_rows; /* query positions of the item: row0 .. row0 + n_rows - 1 of the sequence */
     int64_t n_q, n_kv;    /* of the sequence */
     int64_t q_start, k_start;

@@ -7,12 +7,14 @@
 typedef struct fvi_choice {
     const fvi_selector *selector;
     double value[FVI_PARAMETERS];
+    int64_t break_even; /* tiles of earlier positions are dense; 0: none */
 } fvi_choice;
 
 struct fv_recipe {
     fv_context *ctx;
-    fvi_choice choice[2]; /* by fv_phase */
-    bool masks_only;      /* hides keys that the cache keeps */
+    fvi_choice choice[2];                /* by fv_phase */
+    const struct fvi_method_row *row[2]; /* the methods that they are */
+    bool masks_only;                     /* hides keys that the cache keeps */
     bool kv_set;
     fv_dtype k_dtype, v_dtype;
     bool rotate_k, rotate_v;

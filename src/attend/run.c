@@ -1,6 +1,7 @@
 /* run.c - checks a run's operands, cuts it into items, and hands items or pieces of items to the threads. */
-#include "attend/tile.h"
+#include "attend/walk.h"
 #include "base/threads.h"
+#include "fovea/experimental.h"
 
 #include <string.h>
 
@@ -150,6 +151,7 @@ typedef struct job {
     uint8_t *workspace;
     fvi_item *item;
     int64_t items, pieces; /* pieces: of all items together */
+    int64_t q_block;       /* positions of an item */
 } job;
 
 /* The item without its rows: lengths and places of a sequence. */
@@ -170,7 +172,7 @@ static fvi_item sequence_item(const fv_plan *plan, const fv_run *run, int64_t s)
 static int64_t count_items(const fv_plan *plan, const fv_run *run, int64_t q_block) {
     int64_t items = 0;
     for (int64_t s = 0; s < plan->problem.b; s++) {
-        items += plan->problem.h_kv * fvi_ceil_div(sequence_item(plan, run, s).n_q, q_block);
+        items += plan->problem.h_q / plan->share * fvi_ceil_div(sequence_item(plan, run, s).n_q, q_block);
     }
     return items;
 }
@@ -178,7 +180,8 @@ static int64_t count_items(const fv_plan *plan, const fv_run *run, int64_t q_blo
 /* Fewer positions an item where that lets more threads work; bits do not depend on it. */
 static int64_t fit_block(const fv_plan *plan, const fv_run *run) {
     int64_t q_block = plan->q_block;
-    while (q_block > 1 && q_block * plan->group >= 2 * FVI_PARTIAL_ROWS && count_items(plan, run, q_block) < 4 * plan->threads) {
+    while (!plan->indexed && q_block > 1 && q_block * plan->share >= 2 * FVI_PARTIAL_ROWS &&
+           count_items(plan, run, q_block) < 4 * plan->threads) {
         q_block /= 2;
     }
     return q_block;
@@ -186,19 +189,55 @@ static int64_t fit_block(const fv_plan *plan, const fv_run *run) {
 
 static int64_t pieces_of(const fvi_item *item) { return fvi_ceil_div(item->n_kv, FVI_PIECE); }
 
+static void list_item(job *j, fvi_item *item) {
+    item->piece0 = j->pieces;
+    j->pieces += pieces_of(item);
+    j->item[j->items++] = *item;
+}
+
 /* Late rows of a causal prompt see most keys: they go first, so that threads end together. */
-static void list_items(job *j, int64_t q_block) {
+static void list_items(job *j) {
+    int64_t q_block = j->q_block;
     for (int64_t s = 0; s < j->plan->problem.b; s++) {
         fvi_item item = sequence_item(j->plan, j->run, s);
         for (int64_t block = fvi_ceil_div(item.n_q, q_block) - 1; block >= 0; block--) {
             item.row0 = block * q_block;
             item.n_rows = fvi_min(q_block, item.n_q - item.row0);
             for (item.kv_head = 0; item.kv_head < j->plan->problem.h_kv; item.kv_head++) {
-                item.piece0 = j->pieces;
-                j->pieces += pieces_of(&item);
-                j->item[j->items++] = item;
+                item.head0 = item.kv_head * j->plan->share;
+                list_item(j, &item);
             }
         }
+    }
+}
+
+/* Head by head, since a head's tiles share columns, and cut at absolute multiples of the selector's block. */
+static void list_indexed(job *j) {
+    const fv_plan *plan = j->plan;
+    for (int64_t s = 0; s < plan->problem.b; s++) {
+        fvi_item item = sequence_item(plan, j->run, s);
+        for (item.head0 = 0; item.head0 < plan->problem.h_q; item.head0++) {
+            item.kv_head = item.head0 / plan->group;
+            for (int64_t end = item.n_q; end > 0; end = item.row0) {
+                int64_t last = item.offset + end - 1;
+                int64_t into = last >= 0 ? last % plan->q_block : plan->q_block - 1 - (-last - 1) % plan->q_block;
+                item.row0 = fvi_max(0, end - 1 - into);
+                item.n_rows = end - item.row0;
+                list_item(j, &item);
+            }
+        }
+    }
+}
+
+static void prepare_head(void *arg, int64_t i, int worker) {
+    const job *j = arg;
+    fvi_item item = sequence_item(j->plan, j->run, i / j->plan->problem.h_q);
+    item.head0 = i % j->plan->problem.h_q;
+    item.kv_head = item.head0 / j->plan->group;
+    fvi_scratch scratch;
+    fvi_scratch_cut(j->plan, j->run, j->workspace, worker, &scratch);
+    if (item.n_q > 0 && item.n_kv > 0) {
+        fvi_walk_prepare(j->plan, j->run, j->workspace, &item, &scratch);
     }
 }
 
@@ -206,15 +245,25 @@ static void run_item(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const fv_plan *plan = j->plan;
     const fvi_item *item = &j->item[i];
-    int64_t rows = item->n_rows * plan->group;
+    int64_t rows = item->n_rows * plan->share;
     fvi_scratch scratch;
+    fvi_index index;
     fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
-    fvi_tile_load_queries(plan, j->run, item, &scratch);
     fvi_fold_clear(plan, &scratch.total, rows);
+    if (item->n_kv > 0) {
+        fvi_walk_select(plan, j->run, j->workspace, item, &scratch, &index);
+        fvi_tile_load_queries(plan, j->run, item, &scratch);
+    }
     for (int64_t from = 0; from < item->n_kv; from += FVI_PIECE) {
-        fvi_fold_clear(plan, &scratch.piece, rows);
-        fvi_tile_piece(plan, j->run, item, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &scratch.piece);
-        fvi_fold_merge(plan, &scratch.total, &scratch.piece, rows);
+        int64_t to = fvi_min(from + FVI_PIECE, item->n_kv);
+        if (fvi_walk_has_blocks(&index, from, to)) {
+            fvi_fold_clear(plan, &scratch.piece, rows);
+            fvi_walk_piece(plan, j->run, item, &index, from, to, &scratch, &scratch.piece);
+            fvi_fold_merge(plan, &scratch.total, &scratch.piece, rows);
+        }
+    }
+    if (item->n_kv > 0) {
+        fvi_walk_columns(plan, j->run, item, &index, &scratch);
     }
     fvi_tile_finish(plan, j->run, item, &scratch.total);
 }
@@ -248,16 +297,18 @@ static void run_piece(void *arg, int64_t i, int worker) {
     fvi_fold fold = partial_at(j, i);
     fvi_scratch scratch;
     fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
-    fvi_fold_clear(plan, &fold, item->n_rows * plan->group);
+    fvi_fold_clear(plan, &fold, item->n_rows * plan->share);
     fvi_tile_load_queries(plan, j->run, item, &scratch);
-    fvi_tile_piece(plan, j->run, item, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &fold);
+    fvi_index index;
+    fvi_walk_select(plan, j->run, j->workspace, item, &scratch, &index);
+    fvi_walk_piece(plan, j->run, item, &index, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &fold);
 }
 
 static void finish_item(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const fv_plan *plan = j->plan;
     const fvi_item *item = &j->item[i];
-    int64_t rows = item->n_rows * plan->group;
+    int64_t rows = item->n_rows * plan->share;
     fvi_scratch scratch;
     fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
     fvi_fold_clear(plan, &scratch.total, rows);
@@ -270,20 +321,26 @@ static void finish_item(void *arg, int64_t i, int worker) {
 
 /* Generated tokens are cut whenever there is room, so that a batch of uneven lengths leaves no thread idle; a prompt only where
  * its items are few. */
-static bool cut_into_pieces(const job *j, int64_t q_block) {
+static bool cut_into_pieces(const job *j) {
     const fv_plan *plan = j->plan;
+    if (plan->indexed) { /* an index is made once for all pieces */
+        return false;
+    }
     bool few = plan->problem.phase == FV_DECODE || j->items < 4 * plan->threads;
-    return few && j->pieces > j->items && j->pieces <= plan->partials && q_block * plan->group <= plan->partial_rows;
+    return few && j->pieces > j->items && j->pieces <= plan->partials && j->q_block * plan->share <= plan->partial_rows;
 }
 
 static void sum_stats(const job *j) {
     fv_run_stats sum = {0};
     for (int w = 0; w < j->plan->threads; w++) {
-        const fv_run_stats *s = (const fv_run_stats *)(j->workspace + j->plan->at.stats + (size_t)w * 64);
+        const fv_run_stats *s = (const fv_run_stats *)(j->workspace + j->plan->at.stats + (size_t)w * FVI_STATS_BYTES);
         sum.visited_pairs += s->visited_pairs;
         sum.exact_pairs += s->exact_pairs;
         sum.k_rows += s->k_rows;
         sum.v_rows += s->v_rows;
+        sum.tiles += s->tiles;
+        sum.fallback_tiles += s->fallback_tiles;
+        sum.select_seconds += s->select_seconds;
     }
     for (int64_t i = 0; i < j->items; i++) {
         const fvi_item *item = &j->item[i];
@@ -291,11 +348,27 @@ static void sum_stats(const job *j) {
             fvi_span span[2];
             int n = fvi_rule_spans(&j->plan->rule, item->offset + item->row0 + r, item->n_kv, span);
             for (int k = 0; k < n; k++) {
-                sum.eligible_pairs += (uint64_t)((span[k].to - span[k].from) * j->plan->group);
+                sum.eligible_pairs += (uint64_t)((span[k].to - span[k].from) * j->plan->share);
             }
         }
     }
     *j->run->stats = sum;
+}
+
+/* Lists the items of a run whose operands were checked, and does the selector's prepass. */
+static job begin(const fv_plan *plan, const fv_run *run, void *workspace) {
+    job j = {.plan = plan, .run = run, .workspace = workspace, .item = (fvi_item *)((uint8_t *)workspace + plan->at.items)};
+    memset(j.workspace + plan->at.stats, 0, (size_t)plan->threads * FVI_STATS_BYTES);
+    j.q_block = fit_block(plan, run);
+    if (plan->indexed) {
+        list_indexed(&j);
+    } else {
+        list_items(&j);
+    }
+    if (plan->choice.selector->prepare != NULL) {
+        fvi_parallel(plan->ctx, plan->problem.b * plan->problem.h_q, prepare_head, &j);
+    }
+    return j;
 }
 
 fv_status fv_plan_run(fv_plan *plan, const fv_run *run, void *workspace, size_t workspace_bytes) {
@@ -303,11 +376,8 @@ fv_status fv_plan_run(fv_plan *plan, const fv_run *run, void *workspace, size_t 
     if (status != FV_OK) {
         return status;
     }
-    job j = {.plan = plan, .run = run, .workspace = workspace, .item = (fvi_item *)((uint8_t *)workspace + plan->at.items)};
-    memset(j.workspace + plan->at.stats, 0, (size_t)plan->threads * 64);
-    int64_t q_block = fit_block(plan, run);
-    list_items(&j, q_block);
-    if (cut_into_pieces(&j, q_block)) {
+    job j = begin(plan, run, workspace);
+    if (cut_into_pieces(&j)) {
         fvi_parallel(plan->ctx, j.pieces, run_piece, &j);
         fvi_parallel(plan->ctx, j.items, finish_item, &j);
     } else {
@@ -320,4 +390,58 @@ fv_status fv_plan_run(fv_plan *plan, const fv_run *run, void *workspace, size_t 
         sum_stats(&j);
     }
     return FV_OK;
+}
+
+/* ---- the index alone ----------------------------------------------------------------------------------------------- */
+
+typedef struct index_view {
+    const fv_plan *plan;
+    const fvi_index *index;
+} index_view;
+
+bool fv_index_sees(const fv_index_tile *tile, int64_t row, int64_t key) {
+    const index_view *view = tile->inside;
+    const fvi_index *index = view->index;
+    int64_t position = tile->offset + row, block = key / FVI_BLOCK;
+    uint64_t seen = index->key[block];
+    if (fvi_index_apart(index, block)) {
+        seen &= index->seen(index->seen_arg, position, block);
+    }
+    return seen >> (key % FVI_BLOCK) & 1 && fvi_rule_sees_all(&view->plan->rule, position, position, key, key + 1) &&
+           fvi_rule_sees_all(&index->rule, position, position, key, key + 1);
+}
+
+static fv_status visit_items(const job *j, fv_on_index on_index, void *user) {
+    const fv_plan *plan = j->plan;
+    fvi_scratch scratch;
+    fvi_index index;
+    fvi_scratch_cut(plan, j->run, j->workspace, 0, &scratch);
+    for (int64_t i = 0; i < j->items; i++) {
+        const fvi_item *item = &j->item[i];
+        if (item->n_kv == 0) {
+            continue;
+        }
+        fvi_walk_select(plan, j->run, j->workspace, item, &scratch, &index);
+        index_view view = {plan, &index};
+        fv_index_tile tile = {item->sequence, item->head0, item->row0,      item->n_rows, item->offset,
+                              item->n_kv,     index.key,   index.fell_back, &view};
+        if (on_index(user, &tile) != 0) {
+            return fvi_fail(plan->ctx, FV_ERR_CANCELLED, "stopped by on_index at row %lld of head %lld", (long long)item->row0,
+                            (long long)item->head0);
+        }
+    }
+    return FV_OK;
+}
+
+fv_status fv_plan_index(fv_plan *plan, const fv_run *run, void *workspace, size_t workspace_bytes, fv_on_index on_index,
+                        void *user) {
+    if (!plan->indexed) {
+        return fvi_fail(plan->ctx, FV_ERR_UNSUPPORTED, "the plan's method is a rule: it makes no index");
+    }
+    fv_status status = check_run(plan, run, workspace, workspace_bytes);
+    if (status != FV_OK) {
+        return status;
+    }
+    job j = begin(plan, run, workspace);
+    return visit_items(&j, on_index, user);
 }

@@ -14,8 +14,8 @@ static void soft_cap(const fvi_score_tile *t) {
 
 static void alibi(const fvi_score_tile *t) {
     for (int64_t r = 0; r < t->n; r++) {
-        int64_t position = fvi_row_position(t->item, t->plan->group, t->first + r);
-        float slope = t->run->alibi_slopes[fvi_row_head(t->item, t->plan->group, t->first + r)] * (float)FVI_LOG2E;
+        int64_t position = fvi_row_position(t->item, t->plan->share, t->first + r);
+        float slope = t->run->alibi_slopes[fvi_row_head(t->item, t->plan->share, t->first + r)] * (float)FVI_LOG2E;
         float *s = t->s + r * FVI_LEAF;
         for (int j = 0; j < t->leaf->n; j++) {
             int64_t distance = position - fvi_key_position(t->leaf, j);
@@ -27,12 +27,12 @@ static void alibi(const fvi_score_tile *t) {
 static void bias(const fvi_score_tile *t) {
     const fv_tensor *b = &t->run->bias;
     for (int64_t r = 0; r < t->n; r++) {
-        int64_t i = t->item->row0 + (t->first + r) / t->plan->group;
+        int64_t i = t->item->row0 + (t->first + r) / t->plan->share;
         const float *x =
-            (const float *)fvi_tensor_at(b, t->item->sequence, fvi_row_head(t->item, t->plan->group, t->first + r), i);
+            (const float *)fvi_tensor_at(b, t->item->sequence, fvi_row_head(t->item, t->plan->share, t->first + r), i);
         float *s = t->s + r * FVI_LEAF;
         for (int j = 0; j < t->leaf->n; j++) {
-            float value = x[(t->leaf_key + j) * b->stride[3]];
+            float value = x[(t->leaf->key != NULL ? t->leaf->key[j] : t->leaf_key + j) * b->stride[3]];
             s[j] += value * (float)FVI_LOG2E;
             if (value == -INFINITY) {
                 t->seen[r] &= ~(UINT64_C(1) << j);

@@ -16,18 +16,16 @@ typedef struct fvi_score_tile {
     const fv_run *run;
     const fvi_item *item;
     const fvi_leaf *leaf;
-    int64_t leaf_key; /* number of the leaf's first key in the sequence */
+    int64_t leaf_key; /* number of the leaf's first key in the sequence, where its keys stand side by side */
     int64_t first, n;
     float *s;       /* (n, 64) */
     uint64_t *seen; /* (n): bit j: the row sees key j; a part may clear bits */
 } fvi_score_tile;
 
-static inline int64_t fvi_row_position(const fvi_item *item, int64_t group, int64_t row) {
-    return item->offset + item->row0 + row / group;
+static inline int64_t fvi_row_position(const fvi_item *item, int64_t share, int64_t row) {
+    return item->offset + item->row0 + row / share;
 }
-static inline int64_t fvi_row_head(const fvi_item *item, int64_t group, int64_t row) {
-    return item->kv_head * group + row % group;
-}
+static inline int64_t fvi_row_head(const fvi_item *item, int64_t share, int64_t row) { return item->head0 + row % share; }
 static inline int64_t fvi_key_position(const fvi_leaf *leaf, int j) {
     return leaf->position != NULL ? leaf->position[j] : leaf->first + j;
 }

@@ -97,6 +97,56 @@ void fvi_source_leaf(const fvi_source *s, int64_t leaf, void *gather, fvi_leaf *
     out->v = rows_of(s, s->v, first, out->n, &room, &out->v_row_bytes, &out->v_next);
 }
 
+size_t fvi_source_room(int64_t d_k, int64_t d_v) { return (size_t)(d_k + d_v) * FVI_PAGE * sizeof(float); }
+
+static size_t column_bytes(fv_dtype dtype, int64_t d) {
+    return fvi_quantised(dtype) ? (size_t)fvi_quant_row_bytes(dtype, d) : fv_dtype_bytes(dtype, d);
+}
+
+/* Row `from` of a leaf's side to row `to` of a leaf of columns. */
+static void copy_column(const uint8_t *rows, int64_t row_bytes, const uint16_t *scale, fv_dtype dtype, int64_t d, int64_t from,
+                        uint8_t *out, uint16_t *out_scale, int to) {
+    size_t bytes = column_bytes(dtype, d);
+    memcpy(out + (size_t)to * bytes, rows + from * row_bytes, bytes);
+    for (int64_t i = 0; scale != NULL && i < d / FVI_QUANT_BLOCK; i++) {
+        out_scale[i * FVI_QUANT_ROWS + to] = scale[i * FVI_QUANT_ROWS + from];
+    }
+}
+
+/* Where a quantised side's scales go in its room: behind what 64 rows of bytes take. */
+static uint16_t *scale_room(fv_dtype dtype, int64_t d, uint8_t *room) {
+    return fvi_quantised(dtype) ? (uint16_t *)(room + d * FVI_PAGE) : NULL;
+}
+
+void fvi_source_columns(const fvi_source *s, const int32_t *key, int n, int64_t d_k, int64_t d_v, void *gather, void *room,
+                        fvi_leaf *out) {
+    uint8_t *k = room, *v = k + (size_t)(d_k * FVI_PAGE) * sizeof(float);
+    fvi_leaf leaf = {0};
+    uint16_t *k_scale = NULL, *v_scale = NULL;
+    for (int j = 0, open = -1; j < n; j++) {
+        int block = key[j] / FVI_PAGE, row = key[j] % FVI_PAGE;
+        if (block != open) {
+            fvi_source_leaf(s, block, gather, &leaf);
+            open = block;
+            k_scale = scale_room(leaf.k_dtype, d_k, k);
+            v_scale = scale_room(leaf.v_dtype, d_v, v);
+        }
+        copy_column(leaf.k, leaf.k_row_bytes, leaf.k_scale, leaf.k_dtype, d_k, row, k, k_scale, j);
+        copy_column(leaf.v, leaf.v_row_bytes, leaf.v_scale, leaf.v_dtype, d_v, row, v, v_scale, j);
+    }
+    *out = (fvi_leaf){.k = k,
+                      .v = v,
+                      .k_scale = k_scale,
+                      .v_scale = v_scale,
+                      .k_row_bytes = (int64_t)column_bytes(leaf.k_dtype, d_k),
+                      .v_row_bytes = (int64_t)column_bytes(leaf.v_dtype, d_v),
+                      .k_dtype = leaf.k_dtype,
+                      .v_dtype = leaf.v_dtype,
+                      .n = n,
+                      .position = key,
+                      .key = key};
+}
+
 /* Returns the end of what was written, 64-byte aligned since d is a multiple of 32. */
 static uint8_t *widen_rows(const fvi_quant_ops *ops, bool half, int64_t d, int n, const uint16_t *scale, const uint8_t **rows,
                            int64_t *row_bytes, fv_dtype *dtype, uint8_t *to) {

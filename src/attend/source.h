@@ -13,6 +13,7 @@ typedef struct fvi_leaf {
     fv_dtype k_dtype, v_dtype;
     int n;
     const int32_t *position; /* n ascending; NULL: first, first + 1, ... */
+    const int32_t *key;      /* numbers in the sequence of columns that were put side by side; NULL: a block's */
     int64_t first;
 } fvi_leaf;
 
@@ -29,6 +30,13 @@ bool fvi_source_in_place(const fvi_source *source);
 
 /* Leaf number `leaf`. `gather` holds 64 * (d_k + d_v) floats. */
 void fvi_source_leaf(const fvi_source *source, int64_t leaf, void *gather, fvi_leaf *out);
+
+/* Puts n <= 64 columns side by side in `room` (fvi_source_room bytes, 64-byte aligned): a leaf like another, but for its keys'
+ * numbers `key`, ascending, which also are its positions. `gather` as above. */
+void fvi_source_columns(const fvi_source *source, const int32_t *key, int n, int64_t d_k, int64_t d_v, void *gather, void *room,
+                        fvi_leaf *out);
+/* Bytes that 64 columns of any type take. */
+size_t fvi_source_room(int64_t d_k, int64_t d_v);
 
 /* Quantised K and V of a leaf become rows of bf16 (half) or f32 in `gather`; others stay where they are. */
 void fvi_leaf_widen(const fvi_quant_ops *ops, bool half, int64_t d_k, int64_t d_v, void *gather, fvi_leaf *leaf);

@@ -19,16 +19,21 @@ void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, in
         .alpha = (float *)(base + at->alpha),
         .gather = base + at->gather,
         .seen = (uint64_t *)(base + at->seen),
+        .words = (uint64_t *)(base + at->key),
+        .apart = (uint64_t *)(base + at->apart),
+        .column = (int32_t *)(base + at->column),
+        .room = base + at->room,
+        .select = base + at->scratch,
         .piece = {(float *)(base + at->m), (float *)(base + at->sum), (float *)(base + at->out)},
         .total = {(float *)(base + at->total_m), (float *)(base + at->total_sum), (float *)(base + at->total)},
-        .stats = (fv_run_stats *)((uint8_t *)workspace + at->stats + (size_t)worker * 64),
+        .stats = (fv_run_stats *)((uint8_t *)workspace + at->stats + (size_t)worker * FVI_STATS_BYTES),
     };
     fvi_products_pick(plan, run, out);
 }
 
 void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_scratch *scratch) {
-    for (int64_t r = 0; r < item->n_rows * plan->group; r++) {
-        int64_t head = fvi_row_head(item, plan->group, r), i = item->q_start + item->row0 + r / plan->group;
+    for (int64_t r = 0; r < item->n_rows * plan->share; r++) {
+        int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + item->row0 + r / plan->share;
         int64_t batch = plan->problem.packed ? 0 : item->sequence;
         fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], plan->problem.d_k, scratch->q_row);
         if (run->cache != NULL && run->cache->desc.rotate_k) {
@@ -58,12 +63,14 @@ static uint64_t rule_bits(const fvi_rule *rule, int64_t position, const fvi_leaf
     return bits;
 }
 
-static uint64_t key_mask_bits(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key, int n) {
-    uint64_t bits = n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
+static uint64_t key_mask_bits(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key,
+                              const fvi_leaf *leaf) {
+    uint64_t bits = leaf->n == 64 ? UINT64_MAX : (UINT64_C(1) << leaf->n) - 1;
     if (plan->problem.has_key_mask) {
         int64_t base = plan->problem.packed ? item->k_start : item->sequence * run->k.shape[2];
-        for (int j = 0; j < n; j++) {
-            bits &= ~((uint64_t)(run->key_mask[base + leaf_key + j] == 0) << j);
+        for (int j = 0; j < leaf->n; j++) {
+            int64_t key = leaf->key != NULL ? leaf->key[j] : leaf_key + j;
+            bits &= ~((uint64_t)(run->key_mask[base + key] == 0) << j);
         }
     }
     return bits;
@@ -82,12 +89,47 @@ static bool whole_leaf(const fv_plan *plan, const fvi_item *item, const fvi_rule
 /* What a leaf is to the rows of an item. */
 typedef struct leaf_view {
     fvi_leaf leaf;
-    int64_t key; /* number of its first key */
+    int64_t key; /* number of its first key, if it is a block */
     bool whole;
     bool finite;       /* looked at only if not whole */
-    uint64_t key_bits; /* keys that exist and are not masked */
-    const fvi_rule *inside;
+    uint64_t key_bits; /* keys that exist, are visited by some row and are not masked */
+    const fvi_index *index;
+    const fvi_columns *columns; /* NULL: a block */
+    bool apart;                 /* what rows visit differs */
 } leaf_view;
+
+/* The bits of `from` at the places that `mask` has, side by side. */
+static uint64_t extract(uint64_t from, uint64_t mask) {
+    uint64_t out = 0;
+    for (int at = 0; mask != 0; mask &= mask - 1, at++) {
+        out |= (from >> __builtin_ctzll(mask) & 1) << at;
+    }
+    return out;
+}
+
+/* What the index lets the row at `position` visit. */
+static uint64_t visit_bits(const leaf_view *view, int64_t position) {
+    const fvi_index *index = view->index;
+    if (view->columns == NULL) {
+        return index->seen(index->seen_arg, position, view->key / FVI_LEAF);
+    }
+    uint64_t bits = UINT64_MAX;
+    for (int i = 0; i < view->columns->segments; i++) {
+        int64_t block = view->columns->segment[i].block;
+        uint64_t word = view->columns->segment[i].word;
+        if (fvi_index_apart(index, block)) {
+            uint64_t hidden = extract(~index->seen(index->seen_arg, position, block), word);
+            bits &= ~(hidden << view->columns->segment[i].at);
+        }
+    }
+    return bits;
+}
+
+static uint64_t row_bits(const fv_plan *plan, const leaf_view *view, int64_t position) {
+    uint64_t bits = view->key_bits & rule_bits(&plan->rule, position, &view->leaf);
+    bits &= rule_bits(&view->index->rule, position, &view->leaf);
+    return bits != 0 && view->apart ? bits & visit_bits(view, position) : bits;
+}
 
 /* Sets `seen` for rows first .. first + n - 1 and counts. */
 static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int64_t first, int64_t n, uint64_t *seen,
@@ -100,13 +142,13 @@ static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *vie
             stats->visited_pairs += FVI_LEAF;
             continue;
         }
-        int64_t position = fvi_row_position(item, plan->group, first + r);
-        if (r > 0 && (first + r) % plan->group != 0) { /* the same position */
+        int64_t position = fvi_row_position(item, plan->share, first + r);
+        if (r > 0 && (first + r) % plan->share != 0) { /* the same position */
             seen[r] = seen[r - 1];
             stats->visited_pairs += (uint64_t)visited;
             continue;
         }
-        seen[r] = view->key_bits & rule_bits(&plan->rule, position, &view->leaf) & rule_bits(view->inside, position, &view->leaf);
+        seen[r] = row_bits(plan, view, position);
         visited = __builtin_popcountll(rule_bits(&triangle, position, &view->leaf));
         stats->visited_pairs += (uint64_t)visited;
     }
@@ -164,15 +206,14 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
     }
 }
 
-static void open_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source, int64_t leaf,
-                      const fvi_rule *inside, const fvi_scratch *scratch, leaf_view *view) {
-    *view = (leaf_view){.key = leaf * FVI_LEAF, .inside = inside};
-    fvi_source_leaf(source, leaf, scratch->gather, &view->leaf);
+/* The view's leaf is set, its index, columns and whether rows differ too. */
+static void open_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *item, uint64_t visited, const fvi_scratch *scratch,
+                      leaf_view *view) {
     const fvi_leaf *l = &view->leaf;
-    view->whole = whole_leaf(plan, item, inside, l);
+    view->whole = visited == UINT64_MAX && !view->apart && whole_leaf(plan, item, &view->index->rule, l);
     scratch->stats->k_rows += (uint64_t)l->n;
     scratch->stats->v_rows += (uint64_t)l->n;
-    view->key_bits = key_mask_bits(plan, run, item, view->key, l->n);
+    view->key_bits = visited & key_mask_bits(plan, run, item, view->key, l);
     fvi_products_open_leaf(plan, &view->leaf, scratch);
     view->finite = (view->whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
 }
@@ -210,37 +251,35 @@ static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const lea
     return rows;
 }
 
-/* Leaves from .. from + leaves - 1, all under one rule. */
-static void fold_leaves(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source, int64_t from,
-                        int leaves, const fvi_rule *inside, const fvi_scratch *scratch, fvi_fold *fold) {
-    leaf_view view[FVI_BATCH];
-    for (int b = 0; b < leaves; b++) {
-        open_leaf(plan, run, item, source, from + b, inside, scratch, &view[b]);
-    }
-    int64_t rows = item->n_rows * plan->group;
+static void fold_views(const fv_plan *plan, const fv_run *run, const fvi_item *item, const leaf_view *view, int leaves,
+                       const fvi_scratch *scratch, fvi_fold *fold) {
+    int64_t rows = item->n_rows * plan->share;
     int64_t done = leaves == 1 ? fold_at_once(plan, item, view, rows, scratch, fold) : 0;
     for (int64_t r = done; r < rows; r += plan->sub_rows) {
         fold_rows(plan, run, item, view, leaves, r, fvi_min(plan->sub_rows, rows - r), scratch, fold);
     }
 }
 
-/* Leaves that may be open at once: one where they are packed or gathered, since scratch has room for one. */
-static int64_t batch_of(const fv_plan *plan, const fvi_source *source) { return fvi_source_in_place(source) ? plan->batch : 1; }
-
-void fvi_tile_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t from, int64_t to, fvi_scratch *scratch,
-                    fvi_fold *fold) {
-    fvi_source source = {run->cache,    run->layer,    &run->k,   &run->v, plan->problem.packed ? 0 : item->sequence,
-                         item->k_start, item->kv_head, item->n_kv};
-    int64_t first = item->offset + item->row0;
-    fvi_query_tile tile = {first, first + item->n_rows - 1, item->n_kv, item->kv_head};
-    fvi_index chosen, index;
-    plan->choice.selector->tile(plan->choice.value, &tile, &chosen);
-    fvi_index_under_rule(&chosen, &plan->rule, &tile, &index);
-    for (int k = 0; k < index.n; k++) {
-        int64_t leaf = fvi_max(index.span[k].from, from / FVI_LEAF), end = fvi_min(index.span[k].to, fvi_ceil_div(to, FVI_LEAF));
-        for (int64_t n; leaf < end; leaf += n) {
-            n = fvi_min(batch_of(plan, &source), end - leaf);
-            fold_leaves(plan, run, item, &source, leaf, (int)n, &index.rule, scratch, fold);
-        }
+void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
+                     const fvi_index *index, int64_t from, int leaves, const fvi_scratch *scratch, fvi_fold *fold) {
+    leaf_view view[FVI_BATCH];
+    for (int b = 0; b < leaves; b++) {
+        view[b] = (leaf_view){.key = (from + b) * FVI_LEAF, .index = index};
+        view[b].apart = index->blocks > 0 && fvi_index_apart(index, from + b);
+        fvi_source_leaf(source, from + b, scratch->gather, &view[b].leaf);
+        open_leaf(plan, run, item, index->blocks > 0 ? index->key[from + b] : UINT64_MAX, scratch, &view[b]);
     }
+    fold_views(plan, run, item, view, leaves, scratch, fold);
+}
+
+void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
+                      const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold) {
+    leaf_view view = {.index = columns->index, .columns = columns};
+    for (int i = 0; i < columns->segments; i++) {
+        view.apart = view.apart || fvi_index_apart(columns->index, columns->segment[i].block);
+    }
+    fvi_source_columns(source, columns->key, columns->n, plan->problem.d_k, plan->problem.d_v, scratch->gather, scratch->room,
+                       &view.leaf);
+    open_leaf(plan, run, item, UINT64_MAX, scratch, &view);
+    fold_views(plan, run, item, &view, 1, scratch, fold);
 }

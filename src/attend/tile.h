@@ -19,8 +19,23 @@ typedef struct fvi_scratch {
     const fvi_decode_v *value;
     uint64_t *seen;
     fvi_fold piece, total;
+    uint64_t *words, *apart; /* an index's bitmaps */
+    int32_t *column;         /* (64) */
+    void *room, *select;     /* columns side by side; the selector's own scratch */
     fv_run_stats *stats;
 } fvi_scratch;
+
+/* Up to 64 columns of an index that are folded as one leaf. */
+typedef struct fvi_columns {
+    const fvi_index *index;
+    int32_t *key; /* (64) ascending */
+    int n, segments;
+    struct {
+        int64_t block;
+        uint64_t word; /* keys of the block that are taken, from key[at] on */
+        int at;
+    } segment[FVI_LEAF];
+} fvi_columns;
 
 void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, int worker, fvi_scratch *out);
 
@@ -31,9 +46,12 @@ void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece,
 
 /* Queries of an item, packed: scratch->q. */
 void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_scratch *scratch);
-/* Folds the keys [from, to) of the item's sequence (a piece: from is a multiple of 4096) into `fold`, which starts empty. */
-void fvi_tile_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t from, int64_t to, fvi_scratch *scratch,
-                    fvi_fold *fold);
+/* Folds blocks from .. from + leaves - 1 into `fold`: more than one only if all their keys are visited. */
+void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
+                     const fvi_index *index, int64_t from, int leaves, const fvi_scratch *scratch, fvi_fold *fold);
+/* Folds a leaf of columns. */
+void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
+                      const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold);
 /* Normalises, adds the sink logit, writes out and lse. */
 void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_fold *fold);
 

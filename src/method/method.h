@@ -5,12 +5,13 @@
 #ifndef FVI_METHOD_H
 #define FVI_METHOD_H
 
-#include "select/select.h"
+#include "attend/recipe.h"
 
 typedef struct fvi_method_row {
     fv_method info;
     const fvi_selector *selector; /* for the axes prefill and decode */
     bool masks_only;              /* hides keys, frees none */
+    int64_t break_even;           /* of an index selector: tiles of earlier positions run dense unless fallback=0 */
 } fvi_method_row;
 
 typedef struct fvi_method_family {

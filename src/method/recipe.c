@@ -85,7 +85,19 @@ static fv_status parse_number(const parser *p, const fv_method_parameter *parame
     return FV_OK;
 }
 
-static fv_status parse_parameters(const parser *p, const fvi_method_row *row, piece rest, double *value) {
+/* Whether the method has lengths below which it runs dense. */
+static bool falls_back(const fvi_method_row *row) { return row->selector != NULL && row->selector->rule == NULL; }
+
+static fv_status parse_fallback(const parser *p, piece at, fvi_choice *choice) {
+    if (!is(at, "0") && !is(at, "1")) {
+        return fail(p, at, "fallback is 0 (never) or 1 (dense where the method does not pay yet)");
+    }
+    choice->break_even = is(at, "1") ? choice->break_even : 0;
+    return FV_OK;
+}
+
+static fv_status parse_parameters(const parser *p, const fvi_method_row *row, piece rest, fvi_choice *choice) {
+    double *value = choice->value;
     for (int i = 0; i < row->info.n_parameters; i++) {
         value[i] = row->info.parameters[i].value;
     }
@@ -94,6 +106,13 @@ static fv_status parse_parameters(const parser *p, const fvi_method_row *row, pi
         int i = 0;
         while (i < row->info.n_parameters && !is(name, row->info.parameters[i].name)) {
             i++;
+        }
+        if (i == row->info.n_parameters && falls_back(row) && is(name, "fallback")) {
+            fv_status status = parse_fallback(p, assignment, choice);
+            if (status != FV_OK) {
+                return status;
+            }
+            continue;
         }
         if (i == row->info.n_parameters) {
             char what[200];
@@ -123,8 +142,8 @@ static fv_status parse_method(parser *p, piece value, unsigned axes) {
     if ((row->info.axes & axes) != axes) {
         return fail(p, name, "the method does not work on that axis");
     }
-    fvi_choice choice = {.selector = row->selector};
-    fv_status status = parse_parameters(p, row, rest, choice.value);
+    fvi_choice choice = {.selector = row->selector, .break_even = row->break_even};
+    fv_status status = parse_parameters(p, row, rest, &choice);
     for (int phase = 0; phase < 2 && status == FV_OK; phase++) {
         if (axes & 1u << phase) {
             if (p->axis_set[phase]) {
@@ -132,6 +151,7 @@ static fv_status parse_method(parser *p, piece value, unsigned axes) {
             }
             p->axis_set[phase] = true;
             p->recipe->choice[phase] = choice;
+            p->recipe->row[phase] = row;
             p->recipe->masks_only |= row->masks_only;
         }
     }
@@ -158,27 +178,18 @@ static fv_status parse_item(parser *p, piece item) {
     return fail(p, axis, is(axis, "kv") ? "a second format" : "no such axis; there are prefill, decode and kv");
 }
 
-/* The name of the method that uses this selector. */
-static const fvi_method_row *row_of(const fvi_selector *selector) {
-    const fv_method *method;
-    for (int i = 0; (method = fv_method_at(i)) != NULL; i++) {
-        const fvi_method_row *row = fvi_method_row_find(method->name, strlen(method->name));
-        if (row->selector == selector) {
-            return row;
-        }
-    }
-    return NULL;
-}
-
 static void write_normal_form(fv_recipe *r) {
     static const char *const axis[2] = {"prefill", "decode"};
     size_t used = 0, size = sizeof r->text;
     for (int phase = 0; phase < 2; phase++) {
-        const fvi_method_row *row = row_of(r->choice[phase].selector);
+        const fvi_method_row *row = r->row[phase];
         used += (size_t)snprintf(r->text + used, size - used, "%s%s=%s", phase > 0 ? "," : "", axis[phase], row->info.name);
         for (int i = 0; i < row->info.n_parameters && used < size; i++) {
             used += (size_t)snprintf(r->text + used, size - used, ":%s=%.9g", row->info.parameters[i].name,
                                      r->choice[phase].value[i]);
+        }
+        if (falls_back(row) && used < size) {
+            used += (size_t)snprintf(r->text + used, size - used, ":fallback=%d", r->choice[phase].break_even > 0);
         }
     }
     static const char *const rotated[2] = {"", ":rotate=1"};
@@ -199,7 +210,8 @@ fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **out) {
     if (r == NULL) {
         return fvi_fail(ctx, FV_ERR_MEMORY, "no memory for a recipe");
     }
-    *r = (fv_recipe){.ctx = ctx, .choice = {{.selector = &fvi_select_dense}, {.selector = &fvi_select_dense}}};
+    const fvi_method_row *dense = fvi_method_row_find("dense", strlen("dense"));
+    *r = (fv_recipe){.ctx = ctx, .choice = {{.selector = dense->selector}, {.selector = dense->selector}}, .row = {dense, dense}};
     parser p = {.ctx = ctx, .recipe = r, .text = text};
     fv_status status = FV_OK;
     for (piece rest = {text, strlen(text)}; rest.n > 0 && status == FV_OK;) {

@@ -10,7 +10,22 @@ static const fv_method_parameter sinks_parameters[] = {
     {.name = "size", .help = "keys of the window, the query's own included", .value = 1024, .least = 1, .most = 1 << 30},
 };
 
+static const fv_method_parameter dilated_parameters[] = {
+    {.name = "size", .help = "keys a query sees, its own included", .value = 1024, .least = 1, .most = 1 << 30},
+    {.name = "dilation", .help = "positions from one key to the next", .value = 4, .least = 1, .most = 1 << 20},
+};
+
 static const fvi_method_row row[] = {
+    {.info = {.name = "dilated",
+              .title = "a sliding window with gaps",
+              .paper = "Beltagy et al., Longformer: The Long-Document Transformer, 2020",
+              .key = "",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = dilated_parameters,
+              .n_parameters = 2},
+     .selector = &fvi_select_dilated,
+     .masks_only = true},
     {.info = {.name = "sinks",
               .title = "the first keys and a sliding window",
               .paper = "Xiao et al., Efficient Streaming Language Models with Attention Sinks, ICLR 2024",

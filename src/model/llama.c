@@ -368,6 +368,9 @@ static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
     s->stats.exact_pairs += stats.exact_pairs;
     s->stats.k_rows += stats.k_rows;
     s->stats.v_rows += stats.v_rows;
+    s->stats.tiles += stats.tiles;
+    s->stats.fallback_tiles += stats.fallback_tiles;
+    s->stats.select_seconds += stats.select_seconds;
     return status;
 }
 

@@ -225,7 +225,11 @@ static fv_status get_session(fvi_stream *f, fv_model *model, fv_session **out) {
     if (status == FV_OK) {
         (*out)->has_hidden = o.has_hidden;
         (*out)->has_logits = o.has_logits;
-        (*out)->stats = (fv_run_stats){o.eligible_pairs, o.visited_pairs, o.exact_pairs, o.k_rows, o.v_rows};
+        (*out)->stats = (fv_run_stats){.eligible_pairs = o.eligible_pairs,
+                                       .visited_pairs = o.visited_pairs,
+                                       .exact_pairs = o.exact_pairs,
+                                       .k_rows = o.k_rows,
+                                       .v_rows = o.v_rows};
     }
     return status;
 }

@@ -39,26 +39,41 @@ bool fvi_rule_sees_all(const fvi_rule *rule, int64_t first, int64_t last, int64_
     return (hidden_from >= to) || (near_end && last - hidden_from < rule->window);
 }
 
-/* The union over the tile's rows: the window's spans of first and last row and all between. */
-void fvi_rule_index(const fvi_rule *rule, const fvi_query_tile *q, fvi_index *index) {
+/* The window's spans of first and last row and all between: they slide. */
+int fvi_rule_tile_spans(const fvi_rule *rule, const fvi_query_tile *q, fvi_span out[2]) {
     int64_t end = rule->causal ? clamp(q->last + 1, 0, q->n_kv) : q->n_kv;
     int64_t from = 0, sinks = 0;
+    int n = 0;
     if (rule->window > 0) {
         from = clamp(q->first - rule->window + 1, 0, end);
         sinks = clamp(rule->sinks, 0, end);
         end = rule->causal ? end : clamp(q->last + rule->window, 0, q->n_kv);
     }
-    fvi_span near = {from / FVI_LEAF, fvi_ceil_div(end, FVI_LEAF)};
-    fvi_span sink = {0, fvi_ceil_div(sinks, FVI_LEAF)};
-    index->rule = *rule;
-    index->n = 0;
-    if (sink.to >= near.from) {
-        near = (fvi_span){sink.to > 0 ? 0 : near.from, fvi_max(near.to, sink.to)};
-    } else if (sink.to > 0) {
-        index->span[index->n++] = sink;
+    if (sinks >= from && sinks > 0) {
+        from = 0;
+        end = fvi_max(end, sinks);
+    } else if (sinks > 0) {
+        out[n++] = (fvi_span){0, sinks};
     }
-    if (near.to > near.from) {
-        index->span[index->n++] = near;
+    if (end > from) {
+        out[n++] = (fvi_span){from, end};
+    }
+    return n;
+}
+
+void fvi_rule_index(const fvi_rule *rule, const fvi_query_tile *q, fvi_index *index) {
+    fvi_span span[2];
+    int n = fvi_rule_tile_spans(rule, q, span);
+    index->rule = *rule;
+    index->blocks = 0;
+    index->n = 0;
+    for (int k = 0; k < n; k++) {
+        fvi_span blocks = {span[k].from / FVI_LEAF, fvi_ceil_div(span[k].to, FVI_LEAF)};
+        if (index->n > 0 && blocks.from <= index->span[0].to) {
+            index->span[0].to = blocks.to;
+        } else {
+            index->span[index->n++] = blocks;
+        }
     }
 }
 
@@ -66,6 +81,7 @@ void fvi_index_under_rule(const fvi_index *index, const fvi_rule *rule, const fv
     fvi_index mine;
     fvi_rule_index(rule, q, &mine);
     out->rule = index->rule;
+    out->blocks = 0;
     out->n = 0;
     for (int a = 0, b = 0; a < index->n && b < mine.n;) {
         fvi_span x = index->span[a], y = mine.span[b];

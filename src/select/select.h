@@ -1,7 +1,12 @@
-/* select.h - which keys a query visits: rules, and selectors that produce an index.
+/* select.h - which keys a query visits: rules, the index, and selectors that produce it.
  *
- * A selector is pulled: the executor asks for one query tile at a time and gets spans of 64-key blocks, ascending and disjoint,
- * in bounded scratch, and a rule for what is hidden inside them. If the spans do not fit, the tile runs dense under the rule.
+ * A selector is pulled: the executor asks for one query tile at a time. There are two kinds.
+ *   A *rule* selector says in closed form what positions see (window, sinks): it gives spans of 64-key blocks, ascending and
+ *   disjoint, and the rule for what is hidden inside them. One answer serves all heads.
+ *   An *index* selector looks at queries and keys, or has a pattern that no rule states. It gives, for each query head and tile
+ *   of `query_block` positions, a bitmap over keys: bit j of word b is key 64 b + j. That is the normal form: ascending,
+ *   disjoint, and a full word is a block. Where rows of a tile differ beyond the problem's own masks, the block is marked
+ *   `apart` and a function tells what each row sees.
  *
  * To add a selector: one file here that defines an fvi_selector, and one row in src/method.
  */
@@ -9,8 +14,9 @@
 #define FVI_SELECT_H
 
 #include "base/base.h"
+#include "select/sight.h"
 
-enum { FVI_INDEX_SPANS = 64, FVI_PARAMETERS = 8 };
+enum { FVI_INDEX_SPANS = 64, FVI_PARAMETERS = 12, FVI_BLOCK = 64 };
 
 /* Half-open. */
 typedef struct fvi_span {
@@ -24,34 +30,100 @@ typedef struct fvi_rule {
     int64_t sinks;  /* positions 0 .. sinks-1 are never hidden by the window */
 } fvi_rule;
 
-typedef struct fvi_index {
-    fvi_span span[FVI_INDEX_SPANS]; /* of blocks */
-    int n;
-    fvi_rule rule;
-} fvi_index;
-
-/* A query tile: positions of its first and last row, and the keys there are. */
+/* A query tile: positions of its first and last row, and the keys there are. An index selector's tiles are always whole, though
+ * a run may bring a part of their rows. */
 typedef struct fvi_query_tile {
     int64_t first, last, n_kv;
     int64_t kv_head;
 } fvi_query_tile;
 
+/* The keys of block `block` that the row at `position` sees, among those of the index's word. */
+typedef uint64_t fvi_index_seen(const void *arg, int64_t position, int64_t block);
+
+typedef struct fvi_index {
+    fvi_span span[FVI_INDEX_SPANS]; /* of blocks: a rule selector's answer */
+    int n;
+    fvi_rule rule; /* holds inside all of the index */
+
+    int64_t blocks;  /* words: ceil(n_kv / 64); 0 where spans are the answer */
+    uint64_t *key;   /* (blocks): keys that at least one row of the tile visits */
+    uint64_t *apart; /* (ceil(blocks / 64)) bit b: rows differ in block b */
+    fvi_index_seen *seen;
+    const void *seen_arg;
+    bool fell_back; /* the method gave up on this tile: it is dense, and counted */
+} fvi_index;
+
+/* What an index selector works with. `head_state` was filled by prepare and may not be changed by tile, which many threads call
+ * at once, each with a `scratch` of its own; scratch keeps nothing from call to call. */
+typedef struct fvi_select {
+    const double *value;  /* the method's parameters in the order of its registry row */
+    const double *number; /* of a profile: what was found for this layer and head; NULL without one */
+    int64_t numbers;
+    const fvi_sight *sight;
+    void *head_state, *scratch; /* 64-byte aligned */
+} fvi_select;
+
+/* How much of a prompt must be there before a tile's index can be made. */
+typedef enum fvi_scope {
+    FVI_SCOPE_TILE,  /* the tile's own queries and the keys up to them: any cut at multiples of query_block will do */
+    FVI_SCOPE_PROMPT /* all queries and keys */
+} fvi_scope;
+
 typedef struct fvi_selector {
-    /* `value` are the method's parameters in the order of its registry row. */
-    void (*tile)(const double *value, const fvi_query_tile *q, fvi_index *index);
+    void (*rule)(const double *value, const fvi_query_tile *q, fvi_index *index); /* a rule selector has this alone */
+
+    int64_t query_block; /* positions of a tile, a multiple of 64: tiles are cut at its absolute multiples */
+    fvi_scope scope;
+    /* Bytes kept for each query head from prepare to the last tile, and of a thread's scratch; NULL: none. `extent` has maxima.
+     */
+    size_t (*head_bytes)(const double *value, const fvi_extent *extent);
+    size_t (*scratch_bytes)(const double *value, const fvi_extent *extent);
+    void (*prepare)(const fvi_select *s); /* the prepass of a head; NULL: none */
+    /* Fills an index that is empty (no keys, no rule). What the problem's own masks hide may be set; it is taken out. */
+    void (*tile)(const fvi_select *s, const fvi_query_tile *q, fvi_index *index);
+    /* NULL, or why parameters do not fit this problem: a sentence that outlives the call. */
+    const char *(*refuse)(const double *value, const fvi_extent *extent);
 } fvi_selector;
 
 extern const fvi_selector fvi_select_dense;
-extern const fvi_selector fvi_select_window; /* size */
-extern const fvi_selector fvi_select_sinks;  /* sinks, size */
+extern const fvi_selector fvi_select_window;  /* size */
+extern const fvi_selector fvi_select_sinks;   /* sinks, size */
+extern const fvi_selector fvi_select_dilated; /* size, dilation */
+
+/* ---- rules ---- */
 
 /* The positions below n_kv that a query at `position` sees: at most two spans; returns their number. */
 int fvi_rule_spans(const fvi_rule *rule, int64_t position, int64_t n_kv, fvi_span out[2]);
 /* True if each of the queries first..last sees each of the positions from..to-1. */
 bool fvi_rule_sees_all(const fvi_rule *rule, int64_t first, int64_t last, int64_t from, int64_t to);
+/* The positions that at least one row of the tile sees: at most two spans, ascending and apart; returns their number. */
+int fvi_rule_tile_spans(const fvi_rule *rule, const fvi_query_tile *q, fvi_span out[2]);
 /* The blocks that queries at first..last see under the rule, as an index with that rule. */
 void fvi_rule_index(const fvi_rule *rule, const fvi_query_tile *q, fvi_index *index);
 /* out = the blocks of `index` that `rule` leaves visible too. out may not be index. */
 void fvi_index_under_rule(const fvi_index *index, const fvi_rule *rule, const fvi_query_tile *q, fvi_index *out);
+
+/* ---- an index of keys ---- */
+
+/* Empties it. */
+void fvi_index_clear(fvi_index *index);
+/* Adds keys from..to-1; what is outside 0..n_kv-1 is left out. */
+void fvi_index_add(fvi_index *index, int64_t from, int64_t to);
+/* Adds all keys of block b, which must exist. */
+static inline void fvi_index_add_block(fvi_index *index, int64_t b) { index->key[b] = UINT64_MAX; }
+static inline void fvi_index_add_key(fvi_index *index, int64_t key) {
+    index->key[key / FVI_BLOCK] |= UINT64_C(1) << (key % FVI_BLOCK);
+}
+/* Adds `keys` of block b, of which index->seen tells what each row sees. */
+static inline void fvi_index_add_apart(fvi_index *index, int64_t b, uint64_t keys) {
+    index->key[b] |= keys;
+    index->apart[b / 64] |= UINT64_C(1) << (b % 64);
+}
+static inline bool fvi_index_apart(const fvi_index *index, int64_t b) { return index->apart[b / 64] >> (b % 64) & 1; }
+/* Every key: the tile is dense. */
+void fvi_index_add_all(fvi_index *index);
+/* Takes out the blocks of which no row of the tile sees a key under `rule`. Words of other blocks stay whole, past n_kv too: how
+ * a block is folded must not depend on where a prompt was cut. */
+void fvi_index_trim(fvi_index *index, const fvi_rule *rule, const fvi_query_tile *q);
 
 #endif

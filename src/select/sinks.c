@@ -4,8 +4,8 @@
  * have in the text (the paper renumbers them inside the cache). */
 #include "select/select.h"
 
-static void tile(const double *value, const fvi_query_tile *q, fvi_index *index) {
+static void rule(const double *value, const fvi_query_tile *q, fvi_index *index) {
     fvi_rule_index(&(fvi_rule){.sinks = (int64_t)value[0], .window = (int64_t)value[1]}, q, index);
 }
 
-const fvi_selector fvi_select_sinks = {tile};
+const fvi_selector fvi_select_sinks = {.rule = rule};
