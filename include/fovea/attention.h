@@ -147,6 +147,9 @@ FV_API const char *fv_recipe_text(const fv_recipe *recipe);
 /* Sets the formats of K and V that the recipe asks for, and their rotations; false, and *desc as it was, if it leaves them open.
  */
 FV_API bool fv_recipe_kv(const fv_recipe *recipe, struct fv_cache_desc *desc);
+/* How many rows of a prompt its method must have together, cut at absolute multiples of that number: 1 where a row stands for
+ * itself, INT64_MAX where the method looks at the whole prompt. */
+FV_API int64_t fv_recipe_grain(const fv_recipe *recipe);
 /* True if a method hides keys from the softmax while the cache keeps them all. */
 FV_API bool fv_recipe_masks_only(const fv_recipe *recipe);
 

@@ -141,9 +141,11 @@ typedef struct fv_feed {
     void *user;
 } fv_feed;
 
-/* More tokens of the prompt. `options` may be NULL. After an error the session is where it was before the call. */
+/* More tokens of the prompt. `options` may be NULL. After an error the session is where it was before the call. Tokens that the
+ * recipe's method needs others beside (fv_recipe_grain) wait: they run, and the callbacks are called, in a later feed or in
+ * finish; what `user` points to must live until then. */
 FV_API fv_status fv_session_feed(fv_session *session, const int32_t *tokens, int64_t n, const fv_feed *options);
-/* The prompt is whole: makes the logits of its last token available. */
+/* The prompt is whole: runs what still waits and makes the logits of its last token available. */
 FV_API fv_status fv_session_finish(fv_session *session);
 /* One generated token: makes its logits available. */
 FV_API fv_status fv_session_step(fv_session *session, int32_t token);

@@ -81,6 +81,9 @@ static fv_status ask_forced(run *r, const fvi_question *q) {
     listener l = {.job = j, .asked = &j->asked, .document_end = end, .answer_at = q->ask.n, .right = true};
     fv_feed feed = {.on_logits = on_answer_row, .logits_from = end + q->ask.n - 1, .user = &l};
     status = fv_session_feed(r->session, j->asked.id, j->asked.n, &feed);
+    if (status == FV_OK) {
+        status = fv_session_finish(r->session);
+    }
     r->row->forced += status == FV_OK && l.right;
     return status;
 }

@@ -244,4 +244,9 @@ bool fv_recipe_kv(const fv_recipe *recipe, fv_cache_desc *desc) {
     return recipe->kv_set;
 }
 
+int64_t fv_recipe_grain(const fv_recipe *recipe) {
+    const fvi_selector *s = recipe->choice[FV_PREFILL].selector;
+    return s->rule != NULL ? 1 : s->scope == FVI_SCOPE_PROMPT ? INT64_MAX : s->query_block;
+}
+
 bool fv_recipe_masks_only(const fv_recipe *recipe) { return recipe->masks_only; }

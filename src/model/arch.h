@@ -11,16 +11,18 @@
 #include "model/linear.h"
 #include "op/op.h"
 
-/* Rows of one pass, f32, each array 64-byte aligned. */
+/* Rows of one pass, f32, each array 64-byte aligned. A pass goes through the layers whole; within a layer what is worked on row
+ * by row is worked on `narrow` rows at a time, and only they have room in the arrays marked so. */
 typedef struct fvi_pass {
+    int64_t rows, narrow;
     float *x;       /* (rows, d_model) the residual stream; after a pass its hidden rows, before the output norm */
     float *normed;  /* (rows, d_model) */
     float *q;       /* (rows, h_q, d_k) */
-    float *k;       /* (rows, h_kv, d_k) */
-    float *v;       /* (rows, h_kv, d_v) */
+    float *k;       /* (narrow, h_kv, d_k) */
+    float *v;       /* (narrow, h_kv, d_v) */
     float *mix;     /* (rows, h_q, d_v) what attention gives */
-    float *gate;    /* (rows, d_ffn) */
-    float *up;      /* (rows, d_ffn) */
+    float *gate;    /* (narrow, d_ffn) */
+    float *up;      /* (narrow, d_ffn) */
     float *cos_sin; /* (rows, rotated / 2, 2) */
 } fvi_pass;
 
@@ -30,11 +32,13 @@ typedef struct fvi_arch {
      * called all the same. */
     fv_status (*load)(fv_model *model);
     void (*unload)(fv_model *model);
-    /* Bytes of scratch for passes of up to `rows` rows; lays it out from `base` (NULL: only the size is wanted). */
-    size_t (*scratch)(const fv_model *model, int64_t rows, void *base, fvi_pass *out);
-    /* Takes n tokens through all layers: appends to the session's cache, leaves hidden rows in scratch.x. A phase of FV_PREFILL
-     * multiplies weights as for prompts, FV_DECODE (n = 1) in place. */
-    fv_status (*forward)(fv_session *session, const int32_t *tokens, int64_t n, fv_phase phase);
+    /* Bytes of scratch for passes of up to out->rows rows, out->narrow at a time; lays it out from `base` (NULL: only the size is
+     * wanted). */
+    size_t (*scratch)(const fv_model *model, void *base, fvi_pass *out);
+    /* Takes n tokens, which stand at session->ran and on, through all layers: appends to the session's cache, leaves hidden rows
+     * in pass->x. A phase of FV_PREFILL multiplies weights as for prompts, FV_DECODE (n = 1) in place. Calls fvi_session_tick
+     * after each layer. */
+    fv_status (*forward)(fv_session *session, const fvi_pass *pass, const int32_t *tokens, int64_t n, fv_phase phase);
     /* Output norm and head: logits (n, n_vocab) of hidden (n, d_model). `normed` (n, d_model) is scratch, may be `hidden`. */
     fv_status (*head)(fv_model *model, const float *hidden, int64_t n, fv_phase phase, float *normed, float *logits);
 } fvi_arch;

@@ -268,18 +268,25 @@ static void llama_unload(fv_model *m) {
 
 /* ---- a pass ---- */
 
-static size_t llama_scratch(const fv_model *m, int64_t rows, void *base, fvi_pass *out) {
+static size_t llama_scratch(const fv_model *m, void *base, fvi_pass *out) {
     const fv_model_facts *f = &m->facts;
+    const int64_t rows = out->rows, narrow = out->narrow;
     const struct {
         float **to;
-        int64_t width;
-    } part[] = {{&out->x, f->d_model},       {&out->normed, f->d_model},  {&out->q, f->h_q * f->d_k},
-                {&out->k, f->h_kv * f->d_k}, {&out->v, f->h_kv * f->d_v}, {&out->mix, f->h_q * f->d_v},
-                {&out->gate, f->d_ffn},      {&out->up, f->d_ffn},        {&out->cos_sin, ((const llama *)m->weights)->rotated}};
+        int64_t rows, width;
+    } part[] = {{&out->x, rows, f->d_model},
+                {&out->normed, rows, f->d_model},
+                {&out->q, rows, f->h_q * f->d_k},
+                {&out->k, narrow, f->h_kv * f->d_k},
+                {&out->v, narrow, f->h_kv * f->d_v},
+                {&out->mix, rows, f->h_q * f->d_v},
+                {&out->gate, narrow, f->d_ffn},
+                {&out->up, narrow, f->d_ffn},
+                {&out->cos_sin, rows, ((const llama *)m->weights)->rotated}};
     size_t used = 0;
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
         *part[i].to = base != NULL ? (float *)((char *)base + used) : NULL;
-        used += (size_t)fvi_round_up(rows * part[i].width * (int64_t)sizeof(float), 64);
+        used += (size_t)fvi_round_up(part[i].rows * part[i].width * (int64_t)sizeof(float), 64);
     }
     return used;
 }
@@ -332,36 +339,41 @@ static fv_tensor heads(float *rows, int64_t h, int64_t n, int64_t d) {
     return (fv_tensor){.data = rows, .dtype = FV_F32, .rank = 4, .shape = {1, h, n, d}, .stride = {n * h * d, d, h * d, 1}};
 }
 
-/* From normed rows to s->scratch.mix. */
-static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
+/* Rows first .. first + n - 1 of a pass: from normed rows to queries, and keys and values in the cache. */
+static fv_status project(fv_session *s, const fvi_pass *p, int layer, int64_t first, int64_t n, fv_phase phase) {
     fv_model *m = s->model;
     const llama *w = m->weights;
     const llama_layer *l = &w->layer[layer];
     const fv_model_facts *f = &m->facts;
-    const fvi_pass *p = &s->scratch;
+    float *q = p->q + first * f->h_q * f->d_k;
     double at = fvi_seconds();
-    fv_status status =
-        multiply(m, phase, (const fvi_linear *[]){&l->q.w, &l->k.w, &l->v.w}, (float *[]){p->q, p->k, p->v}, 3, p->normed, n);
+    fv_status status = multiply(m, phase, (const fvi_linear *[]){&l->q.w, &l->k.w, &l->v.w}, (float *[]){q, p->k, p->v}, 3,
+                                p->normed + first * f->d_model, n);
     if (status != FV_OK) {
         return status;
     }
     at = fvi_lap(at, &s->times.weights);
-    const fvi_rows_rope_args rope = {f->h_q, f->h_kv, f->d_k, w->rotated, f->rope_interleaved, p->cos_sin, p->q, p->k};
+    const float *cos_sin = p->cos_sin + first * w->rotated;
+    const fvi_rows_rope_args rope = {f->h_q, f->h_kv, f->d_k, w->rotated, f->rope_interleaved, cos_sin, q, p->k};
     fvi_rows_rope(m->ctx, &m->rowop, n, &rope);
     at = fvi_lap(at, &s->times.rows);
     const fv_tensor k = heads(p->k, f->h_kv, n, f->d_k), v = heads(p->v, f->h_kv, n, f->d_v);
     status = fv_cache_append(s->cache, layer, &k, &v);
-    at = fvi_lap(at, &s->times.append);
-    if (status != FV_OK) {
-        return status;
-    }
+    fvi_lap(at, &s->times.append);
+    return status;
+}
+
+/* From queries to mixes, all rows of a pass at once. */
+static fv_status attend(fv_session *s, const fvi_pass *p, int layer, int64_t n, fv_phase phase) {
+    const fv_model_facts *f = &s->model->facts;
+    double at = fvi_seconds();
     fv_run_stats stats = {0};
     const fv_run run = {.q = heads(p->q, f->h_q, n, f->d_k),
                         .out = heads(p->mix, f->h_q, n, f->d_v),
                         .cache = s->cache,
                         .layer = layer,
                         .stats = &stats};
-    status = fv_plan_run(s->plan[phase], &run, s->workspace, s->workspace_bytes);
+    fv_status status = fv_plan_run(s->plan[phase], &run, s->workspace, s->workspace_bytes);
     fvi_lap(at, &s->times.attention);
     s->stats.eligible_pairs += stats.eligible_pairs;
     s->stats.visited_pairs += stats.visited_pairs;
@@ -374,58 +386,80 @@ static fv_status attend(fv_session *s, int layer, int64_t n, fv_phase phase) {
     return status;
 }
 
-static fv_status feed_forward(fv_session *s, int layer, int64_t n, fv_phase phase) {
+/* Rows first .. first + n - 1: from mixes through the output's product and the feed forward; leaves in normed what is to be added
+ * to x. */
+static fv_status feed_forward(fv_session *s, const fvi_pass *p, int layer, int64_t first, int64_t n, fv_phase phase) {
     fv_model *m = s->model;
-    const llama_layer *l = &((const llama *)m->weights)->layer[layer];
-    const fvi_pass *p = &s->scratch;
+    const fv_model_facts *f = &m->facts;
+    const llama *w = m->weights;
+    const llama_layer *l = &w->layer[layer];
+    float *x = p->x + first * f->d_model, *normed = p->normed + first * f->d_model;
     double at = fvi_seconds();
     fv_status status =
-        multiply(m, phase, (const fvi_linear *[]){&l->gate.w, &l->up.w}, (float *[]){p->gate, p->up}, 2, p->normed, n);
+        multiply(m, phase, (const fvi_linear *[]){&l->o.w}, (float *[]){normed}, 1, p->mix + first * f->h_q * f->d_v, n);
     if (status != FV_OK) {
         return status;
     }
     at = fvi_lap(at, &s->times.weights);
-    fvi_rows_swiglu(m->ctx, &m->rowop, n, m->facts.d_ffn, p->gate, p->up);
+    fvi_rows_norm(m->ctx, &m->rowop, n, f->d_model, x, normed, l->ffn_norm, w->eps, normed);
     at = fvi_lap(at, &s->times.rows);
-    status = multiply(m, phase, (const fvi_linear *[]){&l->down.w}, (float *[]){p->normed}, 1, p->gate, n);
+    status = multiply(m, phase, (const fvi_linear *[]){&l->gate.w, &l->up.w}, (float *[]){p->gate, p->up}, 2, normed, n);
+    if (status != FV_OK) {
+        return status;
+    }
+    at = fvi_lap(at, &s->times.weights);
+    fvi_rows_swiglu(m->ctx, &m->rowop, n, f->d_ffn, p->gate, p->up);
+    at = fvi_lap(at, &s->times.rows);
+    status = multiply(m, phase, (const fvi_linear *[]){&l->down.w}, (float *[]){normed}, 1, p->gate, n);
     fvi_lap(at, &s->times.weights);
     return status;
 }
 
-static fv_status llama_forward(fv_session *s, const int32_t *tokens, int64_t n, fv_phase phase) {
+/* One layer. `add` says whether normed holds what the layer before leaves to be added. */
+static fv_status layer_pass(fv_session *s, const fvi_pass *p, int layer, bool add, int64_t n, fv_phase phase) {
     fv_model *m = s->model;
     const llama *w = m->weights;
-    const fvi_pass *p = &s->scratch;
     const int64_t d = m->facts.d_model;
+    fv_status status = FV_OK;
+    for (int64_t first = 0, rows; first < n && status == FV_OK; first += rows) {
+        rows = fvi_min(p->narrow, n - first);
+        float *normed = p->normed + first * d;
+        const double at = fvi_seconds();
+        fvi_rows_norm(m->ctx, &m->rowop, rows, d, p->x + first * d, add ? normed : NULL, w->layer[layer].attn_norm, w->eps,
+                      normed);
+        fvi_lap(at, &s->times.rows);
+        status = project(s, p, layer, first, rows, phase);
+    }
+    if (status == FV_OK) {
+        status = attend(s, p, layer, n, phase);
+    }
+    for (int64_t first = 0, rows; first < n && status == FV_OK; first += rows) {
+        rows = fvi_min(p->narrow, n - first);
+        status = feed_forward(s, p, layer, first, rows, phase);
+    }
+    return status;
+}
+
+static fv_status llama_forward(fv_session *s, const fvi_pass *p, const int32_t *tokens, int64_t n, fv_phase phase) {
+    fv_model *m = s->model;
+    const llama *w = m->weights;
     double at = fvi_seconds();
     fv_status status = fvi_linear_rows(m->gemm, &w->embedding.w, tokens, n, p->x);
-    table_job table = {m, s->tokens.n, n, p->cos_sin};
+    table_job table = {m, s->ran, n, p->cos_sin};
     fvi_parallel(m->ctx, fvi_ceil_div(n, TABLE_ROWS), table_item, &table);
     fvi_lap(at, &s->times.embed);
-    const float *add = NULL; /* what the layer before leaves to be added */
     for (int i = 0; i < w->n_layers && status == FV_OK; i++) {
-        at = fvi_seconds();
-        fvi_rows_norm(m->ctx, &m->rowop, n, d, p->x, add, w->layer[i].attn_norm, w->eps, p->normed);
-        fvi_lap(at, &s->times.rows);
-        status = attend(s, i, n, phase);
-        at = fvi_seconds();
-        if (status == FV_OK) {
-            status = multiply(m, phase, (const fvi_linear *[]){&w->layer[i].o.w}, (float *[]){p->normed}, 1, p->mix, n);
-            at = fvi_lap(at, &s->times.weights);
-        }
-        if (status == FV_OK) {
-            fvi_rows_norm(m->ctx, &m->rowop, n, d, p->x, p->normed, w->layer[i].ffn_norm, w->eps, p->normed);
-            fvi_lap(at, &s->times.rows);
-            status = feed_forward(s, i, n, phase);
-        }
-        add = p->normed;
+        status = layer_pass(s, p, i, i > 0, n, phase);
         if (status == FV_OK && fvi_cancelled(m->ctx)) {
             status = fvi_fail(m->ctx, FV_ERR_CANCELLED, "cancelled in layer %d of %d", i + 1, w->n_layers);
+        }
+        if (status == FV_OK) {
+            status = fvi_session_tick(s, i + 1, w->n_layers, n);
         }
     }
     if (status == FV_OK) {
         at = fvi_seconds();
-        fvi_rows_add(m->ctx, &m->rowop, n, d, p->x, p->normed);
+        fvi_rows_add(m->ctx, &m->rowop, n, m->facts.d_model, p->x, p->normed);
         fvi_lap(at, &s->times.rows);
     }
     return status;

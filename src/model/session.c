@@ -37,6 +37,12 @@ static fv_status resolve(fv_model *model, const fv_session_options *given, fv_se
     return FV_OK;
 }
 
+/* Rows that attention takes at once: a chunk, of whole grains, or the whole prompt. */
+static int64_t rows_at_once(const fv_session *s) {
+    const int64_t context = s->options.context;
+    return s->grain == INT64_MAX ? context : fvi_min(fvi_max(s->options.chunk, s->grain), context);
+}
+
 static fv_status make_plans(fv_session *s) {
     const fv_model_facts *f = &s->model->facts;
     fv_status status = FV_OK;
@@ -45,7 +51,7 @@ static fv_status make_plans(fv_session *s) {
         p.b = 1;
         p.h_q = f->h_q;
         p.h_kv = f->h_kv;
-        p.n_q = phase == FV_PREFILL ? fvi_min(s->options.chunk, s->options.context) : 1;
+        p.n_q = phase == FV_PREFILL ? rows_at_once(s) : 1;
         p.n_kv = s->options.context;
         p.d_k = f->d_k;
         p.d_v = f->d_v;
@@ -60,13 +66,16 @@ static fv_status make_plans(fv_session *s) {
 /* Lays the block out from `base`, or only measures it (NULL). */
 static size_t lay_out(fv_session *s, char *base) {
     const fv_model_facts *f = &s->model->facts;
-    const int64_t rows = fvi_min(s->options.chunk, s->options.context);
-    size_t used = (size_t)fvi_round_up((int64_t)s->model->arch->scratch(s->model, rows, base, &s->scratch), 64);
+    const int64_t chunk = fvi_min(s->options.chunk, s->options.context);
+    const int64_t rows = s->grain == INT64_MAX ? chunk : rows_at_once(s);
+    s->scratch = (fvi_pass){.rows = rows, .narrow = rows};
+    size_t used = (size_t)fvi_round_up((int64_t)s->model->arch->scratch(s->model, base, &s->scratch), 64);
     const struct {
         void **to;
         size_t bytes;
     } part[] = {{&s->workspace, s->workspace_bytes},
                 {(void **)&s->hidden, (size_t)f->d_model * sizeof(float)},
+                {(void **)&s->kept, (size_t)f->d_model * sizeof(float)},
                 {(void **)&s->logits, (size_t)f->n_vocab * sizeof(float)},
                 {(void **)&s->spare, (size_t)f->n_vocab * sizeof(float)}};
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
@@ -125,6 +134,7 @@ static fv_status build(fv_session *s, const fv_session_options *options) {
     }
     status = fv_recipe_parse(s->ctx, s->recipe_text, &s->recipe);
     if (status == FV_OK) {
+        s->grain = fv_recipe_grain(s->recipe);
         status = make_plans(s);
     }
     return status == FV_OK ? allocate_block(s) : status;
@@ -175,11 +185,13 @@ void fv_session_destroy(fv_session *s) {
     fvi_release(s->ctx, s->block, s->block_bytes, 1);
     fvi_release(s->ctx, s->rows, (size_t)(s->rows_capacity * s->model->facts.n_vocab), sizeof(float));
     fv_tokens_release(s->ctx, &s->tokens);
+    fvi_release(s->ctx, s->want, (size_t)s->want_capacity, sizeof *s->want);
     fvi_release(s->ctx, s, 1, sizeof *s);
 }
 
 static void copy_state(fv_session *to, const fv_session *from) {
     const fv_model_facts *f = &from->model->facts;
+    to->ran = from->ran;
     to->has_hidden = from->has_hidden;
     to->has_logits = from->has_logits;
     to->stats = from->stats;
@@ -227,9 +239,11 @@ fv_status fvi_session_remember(fv_session *s, const int32_t *tokens, int64_t n) 
 }
 
 fv_status fvi_session_cut(fv_session *s, int64_t position) {
-    fv_status status = fv_cache_truncate(s->cache, position);
+    fv_status status = fv_cache_truncate(s->cache, fvi_min(position, s->ran));
     if (status == FV_OK) {
         s->tokens.n = position;
+        s->ran = fvi_min(position, s->ran);
+        s->n_wants = 0;
         s->has_hidden = s->has_logits = false;
     }
     return status;

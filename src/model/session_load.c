@@ -223,6 +223,7 @@ static fv_status get_session(fvi_stream *f, fv_model *model, fv_session **out) {
         status = get_end(f);
     }
     if (status == FV_OK) {
+        (*out)->ran = o.position;
         (*out)->has_hidden = o.has_hidden;
         (*out)->has_logits = o.has_logits;
         (*out)->stats = (fv_run_stats){.eligible_pairs = o.eligible_pairs,

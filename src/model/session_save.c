@@ -181,6 +181,12 @@ static fv_status write_and_rename(fvi_stream *f, const fv_session *s, char *temp
 }
 
 fv_status fv_session_save(fv_session *session, const char *path) {
+    if (session->tokens.n > session->ran) {
+        return fvi_fail(
+            session->ctx, FV_ERR_STATE,
+            "%lld tokens of the open prompt wait for its end, since the method looks at whole prompts; finish it, then save",
+            (long long)(session->tokens.n - session->ran));
+    }
     const size_t n = strlen(path), size = n + sizeof ".tmp-000000";
     char *temporary = fvi_alloc(session->ctx, size, 1);
     if (temporary == NULL) {
