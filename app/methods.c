@@ -170,7 +170,7 @@ int command_methods(int argc, char **argv) {
             "published. With NAME: its parameters, their ranges and defaults.\n\n"
             "A recipe names a method on each axis, with parameters after colons:\n"
             "  prefill=window:size=1024,decode=window:size=1024,kv=f16\n"
-            "A bare method stands for prefill and decode both; an empty recipe is dense attention. kv is the format of keys and\n"
+            "A bare method stands for prefill and decode, or the one that it works on; an empty recipe is dense attention. kv is the format of keys and\n"
             "values: f32, f16, bf16, q8_0 or q4_0, one for both or two (kv=q8_0/q4_0), rotated with :rotate=1.",
         .examples =
             "  fovea methods\n"

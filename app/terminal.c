@@ -215,6 +215,11 @@ int terminal_flush(void) {
     if (!failed && !ferror(stdout)) {
         return 0;
     }
+    if (reason == 0) { /* an earlier write failed and the stream forgot why: one byte more asks again */
+        fputc('\n', stdout);
+        fflush(stdout);
+        reason = errno;
+    }
     if (reason == EPIPE) {
         return EXIT_PIPE;
     }

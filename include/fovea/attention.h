@@ -133,7 +133,7 @@ FV_API fv_status fv_tensor_to_dlpack(fv_context *ctx, const fv_tensor *view, voi
 /* ---- recipes ------------------------------------------------------------------------------------------------------ */
 
 /* A recipe names a method on each axis: "prefill=window:size=1024,decode=window:size=1024,kv=f16". A bare method
- * ("window:size=1024") stands for prefill and decode both. An empty string is dense attention. The axis kv takes a format for K
+ * ("window:size=1024") stands for prefill and decode both, or for the one that it works on. An empty string is dense attention. The axis kv takes a format for K
  * and V, or one for each ("kv=q8_0/q4_0"), each with rotate=1 if its rows are to be rotated ("kv=q4_0:rotate=1"). */
 typedef struct fv_recipe fv_recipe;
 struct fv_cache_desc;
@@ -152,6 +152,29 @@ FV_API bool fv_recipe_kv(const fv_recipe *recipe, struct fv_cache_desc *desc);
 FV_API int64_t fv_recipe_grain(const fv_recipe *recipe);
 /* True if a method hides keys from the softmax while the cache keeps them all. */
 FV_API bool fv_recipe_masks_only(const fv_recipe *recipe);
+
+/* A profile: what was found offline for a model, a list of numbers for each layer and query head; what they mean is the
+ * method's. A recipe names its file, "prefill=moa@profile.json". fv_recipe_parse only remembers the path; fv_recipe_load of
+ * model.h reads it. */
+typedef struct fv_profile fv_profile;
+FV_API fv_status fv_profile_create(fv_context *ctx, const char *method, int layers, int64_t heads, fv_profile **out);
+FV_API void fv_profile_destroy(fv_profile *profile);
+FV_API const char *fv_profile_method(const fv_profile *profile);
+FV_API int fv_profile_layers(const fv_profile *profile);
+FV_API int64_t fv_profile_heads(const fv_profile *profile);
+/* Fingerprint of the model that it was made on, 0 if it fits any. */
+FV_API uint64_t fv_profile_model(const fv_profile *profile);
+FV_API void fv_profile_set_model(fv_profile *profile, uint64_t fingerprint);
+/* Copies n finite numbers, in place of those that were there. */
+FV_API fv_status fv_profile_set(fv_profile *profile, int layer, int64_t head, const double *number, int64_t n);
+/* NULL, and n = 0, where nothing was set or there is no such layer or head. */
+FV_API const double *fv_profile_get(const fv_profile *profile, int layer, int64_t head, int64_t *n);
+/* The path that the recipe's text names, or NULL. */
+FV_API const char *fv_recipe_profile_path(const fv_recipe *recipe, fv_phase phase);
+/* The profile that it has, or NULL. */
+FV_API const fv_profile *fv_recipe_profile(const fv_recipe *recipe, fv_phase phase);
+/* Gives the recipe a profile of its method; on FV_OK the recipe owns it. Before plans are made of it. */
+FV_API fv_status fv_recipe_attach(fv_recipe *recipe, fv_phase phase, fv_profile *profile);
 
 /* The registry behind `fovea methods`. */
 typedef enum fv_axis { FV_AXIS_PREFILL = 1, FV_AXIS_DECODE = 2, FV_AXIS_HEADS = 4, FV_AXIS_KV = 8 } fv_axis; /* a bit set */

@@ -109,6 +109,17 @@ FV_API int fv_file_version(const fv_file *file);
 FV_API const fv_file_entry *fv_file_metadata(const fv_file *file, int64_t i);
 FV_API const fv_file_entry *fv_file_tensor(const fv_file *file, int64_t i);
 
+/* ---- profiles ------------------------------------------------------------------------------------------------------- */
+
+/* fv_recipe_parse, and the profile that the recipe names is read. */
+FV_API fv_status fv_recipe_load(fv_context *ctx, const char *text, fv_recipe **out);
+/* A profile's file is JSON: {"fovea_profile": 1, "method": name, "model": fingerprint as 16 hexadecimal digits, or "",
+ * "layers", "heads", "numbers": [a list for each layer, of a list for each head, of numbers; [] where there are none]}. */
+FV_API fv_status fv_profile_read(fv_context *ctx, const char *path, fv_profile **out);
+FV_API fv_status fv_profile_write(fv_context *ctx, const fv_profile *profile, const char *path);
+/* A number that tells model files apart; never 0. */
+FV_API uint64_t fv_model_fingerprint(fv_model *model);
+
 /* ---- session ------------------------------------------------------------------------------------------------------- */
 
 typedef struct fv_session fv_session;

@@ -177,6 +177,11 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     fvi_quant_init(&ctx->cpu, &plan->quant);
     fvi_decode_init(&ctx->cpu, &plan->decode);
     choose_sizes(plan);
+    if (problem->recipe != NULL && plan->choice.profile == NULL && problem->recipe->profile_path[problem->phase][0] != '\0') {
+        fv_plan_destroy(plan);
+        return fvi_fail(ctx, FV_ERR_STATE, "the recipe's profile %s was not read: fv_recipe_load does, or fv_recipe_attach",
+                        problem->recipe->profile_path[problem->phase]);
+    }
     fvi_extent extent = extent_of(problem);
     const char *reason =
         plan->choice.selector->refuse == NULL ? NULL : plan->choice.selector->refuse(plan->choice.value, &extent);

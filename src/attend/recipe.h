@@ -7,7 +7,8 @@
 typedef struct fvi_choice {
     const fvi_selector *selector;
     double value[FVI_PARAMETERS];
-    int64_t break_even; /* tiles of earlier positions are dense; 0: none */
+    int64_t break_even;        /* tiles of earlier positions are dense; 0: none */
+    const fv_profile *profile; /* numbers for each layer and head, or NULL */
 } fvi_choice;
 
 struct fv_recipe {
@@ -18,7 +19,9 @@ struct fv_recipe {
     bool kv_set;
     fv_dtype k_dtype, v_dtype;
     bool rotate_k, rotate_v;
-    char text[512]; /* normal form */
+    fv_profile *profile[2];    /* owned */
+    char profile_path[2][256]; /* that the text names; "" if none */
+    char text[1024];           /* normal form */
 };
 
 #endif

@@ -29,6 +29,16 @@ static void *head_state(const fv_plan *plan, void *workspace, const fvi_item *it
     return (uint8_t *)workspace + plan->at.head + (size_t)head * plan->at.head_bytes;
 }
 
+static fvi_select select_of(const fv_plan *plan, void *workspace, const fvi_item *item, const fvi_sight *sight,
+                            const fvi_scratch *scratch) {
+    fvi_select select = {
+        .value = plan->choice.value, .sight = sight, .head_state = head_state(plan, workspace, item), .scratch = scratch->select};
+    if (plan->choice.profile != NULL) {
+        select.number = fv_profile_get(plan->choice.profile, sight->layer, sight->head, &select.numbers);
+    }
+    return select;
+}
+
 static void call_tile(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
                       const fvi_query_tile *tile, fvi_index *index) {
     const fvi_choice *choice = &plan->choice;
@@ -39,8 +49,7 @@ static void call_tile(const fv_plan *plan, const fv_run *run, void *workspace, c
     }
     fvi_looker looker;
     fvi_sight sight = fvi_looker_open(&looker, plan, run, item, scratch);
-    fvi_select select = {
-        .value = choice->value, .sight = &sight, .head_state = head_state(plan, workspace, item), .scratch = scratch->select};
+    fvi_select select = select_of(plan, workspace, item, &sight, scratch);
     choice->selector->tile(&select, tile, index);
 }
 
@@ -69,10 +78,7 @@ void fvi_walk_prepare(const fv_plan *plan, const fv_run *run, void *workspace, c
     double began = fvi_seconds();
     fvi_looker looker;
     fvi_sight sight = fvi_looker_open(&looker, plan, run, item, scratch);
-    fvi_select select = {.value = plan->choice.value,
-                         .sight = &sight,
-                         .head_state = head_state(plan, workspace, item),
-                         .scratch = scratch->select};
+    fvi_select select = select_of(plan, workspace, item, &sight, scratch);
     plan->choice.selector->prepare(&select);
     scratch->stats->select_seconds += fvi_seconds() - began;
 }

@@ -1,6 +1,7 @@
 /* recipe.c - the recipe parser: text to function tables and numbers.
  *
- *   recipe = item { "," item }      item = [ axis "=" ] method { ":" parameter "=" number } | "kv=" [ format "/" ] format
+ *   recipe = item { "," item }      item = [ axis "=" ] method [ "@" path ] { ":" parameter "=" number } |
+ *                                          "kv=" [ format "/" ] format
  *   format = type [ ":rotate=" ( "0" | "1" ) ]
  */
 #include "attend/recipe.h"
@@ -26,11 +27,14 @@ typedef struct piece {
 
 static bool is(piece p, const char *word) { return p.n == strlen(word) && memcmp(p.s, word, p.n) == 0; }
 
-/* Cuts off what stands before `mark` (all of it if there is none) and moves *rest past the mark. */
+/* Cuts off what stands before the first `mark` that is in no brackets (all of it if there is none) and moves *rest past it. */
 static piece cut(piece *rest, char mark) {
-    const char *m = memchr(rest->s, mark, rest->n);
-    piece head = {rest->s, m == NULL ? rest->n : (size_t)(m - rest->s)};
-    size_t used = head.n + (m != NULL);
+    size_t n = 0;
+    for (int depth = 0; n < rest->n && (depth > 0 || rest->s[n] != mark); n++) {
+        depth += (rest->s[n] == '(') - (rest->s[n] == ')');
+    }
+    piece head = {rest->s, n};
+    size_t used = n + (n < rest->n);
     *rest = (piece){rest->s + used, rest->n - used};
     return head;
 }
@@ -130,8 +134,9 @@ static fv_status parse_parameters(const parser *p, const fvi_method_row *row, pi
     return FV_OK;
 }
 
+/* axes 0: all that the method works on. */
 static fv_status parse_method(parser *p, piece value, unsigned axes) {
-    piece rest = value, name = cut(&rest, ':');
+    piece rest = value, path = cut(&rest, ':'), name = cut(&path, '@');
     const fvi_method_row *row = fvi_method_row_find(name.s, name.n);
     if (row == NULL) {
         return fail(p, name, "no such method; `fovea methods` lists them");
@@ -139,8 +144,12 @@ static fv_status parse_method(parser *p, piece value, unsigned axes) {
     if (row->info.not_a_choice != NULL) {
         return fail(p, name, row->info.not_a_choice);
     }
-    if ((row->info.axes & axes) != axes) {
+    axes = axes != 0 ? axes : row->info.axes & (FV_AXIS_PREFILL | FV_AXIS_DECODE);
+    if (axes == 0 || (row->info.axes & axes) != axes) {
         return fail(p, name, "the method does not work on that axis");
+    }
+    if (path.n > 0 && !row->profile) {
+        return fail(p, path, "the method takes no profile");
     }
     fvi_choice choice = {.selector = row->selector, .break_even = row->break_even};
     fv_status status = parse_parameters(p, row, rest, &choice);
@@ -152,6 +161,7 @@ static fv_status parse_method(parser *p, piece value, unsigned axes) {
             p->axis_set[phase] = true;
             p->recipe->choice[phase] = choice;
             p->recipe->row[phase] = row;
+            snprintf(p->recipe->profile_path[phase], sizeof p->recipe->profile_path[phase], "%.*s", (int)path.n, path.s);
             p->recipe->masks_only |= row->masks_only;
         }
     }
@@ -162,7 +172,7 @@ static fv_status parse_item(parser *p, piece item) {
     piece rest = item;
     const char *equal = memchr(item.s, '=', item.n), *colon = memchr(item.s, ':', item.n);
     if (equal == NULL || (colon != NULL && colon < equal)) {
-        return parse_method(p, item, FV_AXIS_PREFILL | FV_AXIS_DECODE);
+        return parse_method(p, item, 0);
     }
     piece axis = cut(&rest, '=');
     if (is(axis, "prefill")) {
@@ -183,7 +193,8 @@ static void write_normal_form(fv_recipe *r) {
     size_t used = 0, size = sizeof r->text;
     for (int phase = 0; phase < 2; phase++) {
         const fvi_method_row *row = r->row[phase];
-        used += (size_t)snprintf(r->text + used, size - used, "%s%s=%s", phase > 0 ? "," : "", axis[phase], row->info.name);
+        used += (size_t)snprintf(r->text + used, size - used, "%s%s=%s%s%s", phase > 0 ? "," : "", axis[phase], row->info.name,
+                                 r->profile_path[phase][0] != '\0' ? "@" : "", r->profile_path[phase]);
         for (int i = 0; i < row->info.n_parameters && used < size; i++) {
             used += (size_t)snprintf(r->text + used, size - used, ":%s=%.9g", row->info.parameters[i].name,
                                      r->choice[phase].value[i]);
@@ -228,6 +239,8 @@ fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **out) {
 
 void fv_recipe_destroy(fv_recipe *recipe) {
     if (recipe != NULL) {
+        fv_profile_destroy(recipe->profile[FV_PREFILL]);
+        fv_profile_destroy(recipe->profile[FV_DECODE]);
         fvi_release(recipe->ctx, recipe, 1, sizeof *recipe);
     }
 }

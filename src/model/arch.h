@@ -61,9 +61,6 @@ struct fv_model {
 const fvi_arch *fvi_arch_find(fvi_string name);
 extern const fvi_arch fvi_arch_llama;
 
-/* A number that tells model files apart: a hash over the tensors' names, types and shapes and a sample of their bytes. */
-uint64_t fvi_model_fingerprint(fv_model *model);
-
 /* FV_ERR_MEMORY with both figures if `bytes` more than the file and the unpacked weights cannot fit in this machine. */
 fv_status fvi_model_fits(const fv_model *model, size_t bytes, const char *what);
 

@@ -210,7 +210,7 @@ static uint64_t hash_sample(uint64_t hash, const fvi_gguf_tensor *t) {
     return hash;
 }
 
-uint64_t fvi_model_fingerprint(fv_model *model) {
+uint64_t fv_model_fingerprint(fv_model *model) {
     if (model->fingerprint != 0) {
         return model->fingerprint;
     }

@@ -121,6 +121,24 @@ static fv_status check_memory(const fv_session *s) {
     return fvi_model_fits(s->model, bytes, what);
 }
 
+static fv_status check_profile(fv_session *s, fv_phase phase) {
+    const fv_profile *p = fv_recipe_profile(s->recipe, phase);
+    const fv_model_facts *f = &s->model->facts;
+    if (p == NULL) {
+        return FV_OK;
+    }
+    if (fv_profile_layers(p) != f->layers || fv_profile_heads(p) != f->h_q) {
+        return fvi_fail(s->ctx, FV_ERR_ARGUMENT, "%s is for %d layers of %lld heads; the model has %d of %lld",
+                        fv_recipe_profile_path(s->recipe, phase), fv_profile_layers(p), (long long)fv_profile_heads(p), f->layers,
+                        (long long)f->h_q);
+    }
+    if (fv_profile_model(p) != 0 && fv_profile_model(p) != fv_model_fingerprint(s->model)) {
+        return fvi_fail(s->ctx, FV_ERR_ARGUMENT, "%s was made on another model: calibrate on this one",
+                        fv_recipe_profile_path(s->recipe, phase));
+    }
+    return FV_OK;
+}
+
 /* All but the cache. */
 static fv_status build(fv_session *s, const fv_session_options *options) {
     fv_status status = resolve(s->model, options, &s->options);
@@ -132,9 +150,15 @@ static fv_status build(fv_session *s, const fv_session_options *options) {
     if (s->recipe_text == NULL) {
         return fvi_fail(s->ctx, FV_ERR_MEMORY, "no memory for a session's recipe");
     }
-    status = fv_recipe_parse(s->ctx, s->recipe_text, &s->recipe);
+    status = fv_recipe_load(s->ctx, s->recipe_text, &s->recipe);
     if (status == FV_OK) {
         s->grain = fv_recipe_grain(s->recipe);
+        status = check_profile(s, FV_PREFILL);
+    }
+    if (status == FV_OK) {
+        status = check_profile(s, FV_DECODE);
+    }
+    if (status == FV_OK) {
         status = make_plans(s);
     }
     return status == FV_OK ? allocate_block(s) : status;

@@ -86,7 +86,7 @@ static fv_status get_opts(fvi_stream *f, fv_model *model, fvi_session_opts *o) {
     if (status == FV_OK) {
         status = get_section(f, FVI_SESSION_OPTS, o, sizeof *o, "options");
     }
-    if (status == FV_OK && o->fingerprint != fvi_model_fingerprint(model)) {
+    if (status == FV_OK && o->fingerprint != fv_model_fingerprint(model)) {
         return fvi_fail(f->ctx, FV_ERR_FORMAT, "%s: saved with another model than %s", f->path, model->gguf->path);
     }
     return status;

@@ -67,7 +67,7 @@ static fv_status put_layer(fvi_stream *f, const fv_session *s, int layer, char *
 
 static fvi_session_opts describe(const fv_session *s) {
     const fv_cache_desc d = fv_cache_describe(s->cache);
-    return (fvi_session_opts){.fingerprint = fvi_model_fingerprint(s->model),
+    return (fvi_session_opts){.fingerprint = fv_model_fingerprint(s->model),
                               .context = s->options.context,
                               .chunk = s->options.chunk,
                               .position = s->tokens.n,

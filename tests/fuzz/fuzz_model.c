@@ -61,7 +61,7 @@ static void open_model(const char *path) {
     fv_model_describe(model, &f);
     FUZZ_CHECK(f.layers > 0 && f.d_model > 0 && f.n_vocab > 0 && f.context > 0 && f.h_q % f.h_kv == 0);
     FUZZ_CHECK(f.architecture != NULL && f.name != NULL && f.license != NULL && f.prompt_form != NULL);
-    FUZZ_CHECK(fv_model_vocab(model) != NULL && fvi_model_fingerprint(model) != 0);
+    FUZZ_CHECK(fv_model_vocab(model) != NULL && fv_model_fingerprint(model) != 0);
     talk(model);
     if (f.n_vocab <= MOST_TOKENS && f.d_model <= MOST_WIDTH && f.d_ffn <= MOST_WIDTH) {
         run(model, &f);

@@ -109,7 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *copy = fuzz_copy(data, size);
     const size_t fingerprint_at = 32;
     if ((how & 2) != 0 && size >= fingerprint_at + 8) {
-        uint64_t fingerprint = fvi_model_fingerprint(model);
+        uint64_t fingerprint = fv_model_fingerprint(model);
         memcpy(copy + fingerprint_at, &fingerprint, 8);
     }
     if ((how & 1) != 0) {
