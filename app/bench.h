@@ -87,6 +87,7 @@ void bench_decode_add(fv_context *ctx, bench_list *list);
 void bench_model_add(fv_context *ctx, bench_list *list);
 void bench_masks_add(fv_context *ctx, bench_list *list);
 void bench_passes_add(fv_context *ctx, bench_list *list);
+void bench_sparse_add(fv_context *ctx, bench_list *list);
 
 /* "bf16/h32x8/d128/n4096" */
 const char *bench_shape(const bench_case *c, char out[BENCH_NAME]);

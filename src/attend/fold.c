@@ -19,12 +19,10 @@ void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece,
     for (int64_t r = 0; r < rows; r++) {
         float m = fmaxf(total->m[r], piece->m[r]);
         float a = factor(total->m[r], m), b = factor(piece->m[r], m);
-        float *out = total->out + r * plan->d_pad;
-        const float *more = piece->out + r * plan->d_pad;
-        total->m[r] = m;
-        total->sum[r] = total->sum[r] * a + piece->sum[r] * b;
-        for (int64_t c = 0; c < plan->d_pad; c++) {
-            out[c] = out[c] * a + more[c] * b;
+        if (piece->m[r] != -INFINITY || piece->sum[r] != 0) {
+            total->m[r] = m;
+            total->sum[r] = total->sum[r] * a + piece->sum[r] * b;
+            plan->rowop.mix(plan->d_pad, total->out + r * plan->d_pad, a, piece->out + r * plan->d_pad, b);
         }
     }
 }

@@ -106,7 +106,7 @@ static void lay_out_index(fv_plan *plan, layout_cursor *c) {
     int64_t blocks = plan->indexed ? fvi_ceil_div(p->n_kv, FVI_BLOCK) : 0;
     at->key = take(c, blocks, sizeof(uint64_t));
     at->apart = take(c, fvi_ceil_div(blocks, 64), sizeof(uint64_t));
-    at->column = take(c, plan->indexed ? FVI_LEAF : 0, sizeof(int32_t));
+    at->column = take(c, plan->indexed ? 2 * FVI_LEAF : 0, sizeof(int32_t));
     at->room = take(c, plan->indexed, fvi_source_room(p->d_k, p->d_v));
     at->scratch = take(c, selector->scratch_bytes != NULL,
                        selector->scratch_bytes == NULL ? 0 : selector->scratch_bytes(plan->choice.value, &extent));
@@ -175,6 +175,7 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     fvi_tile_init(&ctx->cpu, &plan->ops[0]);
     plan->has_half = fvi_tile_init_half(&ctx->cpu, &plan->ops[1]);
     fvi_quant_init(&ctx->cpu, &plan->quant);
+    fvi_rowop_init(&ctx->cpu, &plan->rowop);
     fvi_decode_init(&ctx->cpu, &plan->decode);
     choose_sizes(plan);
     if (problem->recipe != NULL && plan->choice.profile == NULL && problem->recipe->profile_path[problem->phase][0] != '\0') {

@@ -14,6 +14,7 @@
 #include "attend/recipe.h"
 #include "kernel/decode.h"
 #include "kernel/quant.h"
+#include "kernel/rowop.h"
 #include "kernel/tile.h"
 
 #define FVI_LOG2E 1.4426950408889634
@@ -51,6 +52,7 @@ struct fv_plan {
     bool has_half;
     fvi_decode_ops decode; /* used where problem.phase is FV_DECODE */
     fvi_quant_ops quant;
+    fvi_rowop_ops rowop;
     int64_t group;
     int64_t share;        /* query heads of an item: the group, or 1 */
     bool indexed;         /* an index selector, whose tiles are cut at absolute multiples of q_block */

@@ -248,6 +248,7 @@ static void run_item(void *arg, int64_t i, int worker) {
     int64_t rows = item->n_rows * plan->share;
     fvi_scratch scratch;
     fvi_index index;
+    bool empty = true;
     fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
     fvi_fold_clear(plan, &scratch.total, rows);
     if (item->n_kv > 0) {
@@ -257,9 +258,16 @@ static void run_item(void *arg, int64_t i, int worker) {
     for (int64_t from = 0; from < item->n_kv; from += FVI_PIECE) {
         int64_t to = fvi_min(from + FVI_PIECE, item->n_kv);
         if (fvi_walk_has_blocks(&index, from, to)) {
-            fvi_fold_clear(plan, &scratch.piece, rows);
-            fvi_walk_piece(plan, j->run, item, &index, from, to, &scratch, &scratch.piece);
-            fvi_fold_merge(plan, &scratch.total, &scratch.piece, rows);
+            /* into an empty total a piece goes as it is: merging would leave its bits alone */
+            fvi_fold *fold = empty ? &scratch.total : &scratch.piece;
+            if (!empty) {
+                fvi_fold_clear(plan, fold, rows);
+            }
+            fvi_walk_piece(plan, j->run, item, &index, from, to, &scratch, fold);
+            if (!empty) {
+                fvi_fold_merge(plan, &scratch.total, fold, rows);
+            }
+            empty = false;
         }
     }
     if (item->n_kv > 0) {

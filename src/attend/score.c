@@ -54,12 +54,4 @@ void fvi_score_parts(const fvi_score_tile *tile) {
     }
 }
 
-void fvi_score_hide(const fvi_score_tile *tile) {
-    for (int64_t r = 0; r < tile->n; r++) {
-        uint64_t seen = tile->seen[r];
-        float *s = tile->s + r * FVI_LEAF;
-        for (int j = 0; seen != UINT64_MAX && j < FVI_LEAF; j++) {
-            s[j] = seen >> j & 1 ? s[j] : -INFINITY;
-        }
-    }
-}
+void fvi_score_hide(const fvi_score_tile *tile) { tile->plan->rowop.hide(tile->n, tile->seen, tile->s); }

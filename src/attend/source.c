@@ -103,13 +103,14 @@ static size_t column_bytes(fv_dtype dtype, int64_t d) {
     return fvi_quantised(dtype) ? (size_t)fvi_quant_row_bytes(dtype, d) : fv_dtype_bytes(dtype, d);
 }
 
-/* Row `from` of a leaf's side to row `to` of a leaf of columns. */
-static void copy_column(const uint8_t *rows, int64_t row_bytes, const uint16_t *scale, fv_dtype dtype, int64_t d, int64_t from,
-                        uint8_t *out, uint16_t *out_scale, int to) {
-    size_t bytes = column_bytes(dtype, d);
-    memcpy(out + (size_t)to * bytes, rows + from * row_bytes, bytes);
-    for (int64_t i = 0; scale != NULL && i < d / FVI_QUANT_BLOCK; i++) {
-        out_scale[i * FVI_QUANT_ROWS + to] = scale[i * FVI_QUANT_ROWS + from];
+/* In 64 bytes at a time where that is what rows are made of: calls would cost more than the copies. */
+static void copy_row(uint8_t *to, const uint8_t *from, size_t bytes) {
+    if (bytes % 64 != 0) {
+        memcpy(to, from, bytes);
+        return;
+    }
+    for (size_t at = 0; at < bytes; at += 64) {
+        memcpy(to + at, from + at, 64);
     }
 }
 
@@ -118,33 +119,97 @@ static uint16_t *scale_room(fv_dtype dtype, int64_t d, uint8_t *room) {
     return fvi_quantised(dtype) ? (uint16_t *)(room + d * FVI_PAGE) : NULL;
 }
 
-void fvi_source_columns(const fvi_source *s, const int32_t *key, int n, int64_t d_k, int64_t d_v, void *gather, void *room,
-                        fvi_leaf *out) {
-    uint8_t *k = room, *v = k + (size_t)(d_k * FVI_PAGE) * sizeof(float);
-    fvi_leaf leaf = {0};
-    uint16_t *k_scale = NULL, *v_scale = NULL;
-    for (int j = 0, open = -1; j < n; j++) {
-        int block = key[j] / FVI_PAGE, row = key[j] % FVI_PAGE;
-        if (block != open) {
-            fvi_source_leaf(s, block, gather, &leaf);
-            open = block;
-            k_scale = scale_room(leaf.k_dtype, d_k, k);
-            v_scale = scale_room(leaf.v_dtype, d_v, v);
+static void tensor_columns(const fvi_source *s, const fv_tensor *t, const int32_t *key, int n, uint8_t *to) {
+    const size_t size = fv_dtype_bytes(t->dtype, 1), bytes = (size_t)t->shape[3] * size;
+    const uint8_t *rows = fvi_tensor_at(t, s->sequence, s->head, s->start);
+    for (int j = 0; j < n; j++, to += bytes) {
+        const uint8_t *row = rows + key[j] * t->stride[2] * (int64_t)size;
+        if (side_by_side(t)) {
+            copy_row(to, row, bytes);
+            continue;
         }
-        copy_column(leaf.k, leaf.k_row_bytes, leaf.k_scale, leaf.k_dtype, d_k, row, k, k_scale, j);
-        copy_column(leaf.v, leaf.v_row_bytes, leaf.v_scale, leaf.v_dtype, d_v, row, v, v_scale, j);
+        for (int64_t c = 0; c < t->shape[3]; c++) {
+            memcpy(to + (size_t)c * size, row + c * t->stride[3] * (int64_t)size, size);
+        }
     }
+}
+
+static void page_columns(const fvi_source *s, bool values, const int32_t *key, int n, uint8_t *to, uint16_t *scale) {
+    const fv_cache_desc *desc = &s->cache->desc;
+    const int64_t d = values ? desc->d_v : desc->d_k;
+    const size_t row_bytes = values ? s->cache->v_row_bytes : s->cache->k_row_bytes;
+    const size_t bytes = column_bytes(values ? desc->v_dtype : desc->k_dtype, d);
+    fvi_page *const *pages = fvi_cache_head_at(s->cache, s->layer, s->head)->page;
+    for (int j = 0; j < n; j++) {
+        const fvi_page *page = pages[key[j] / FVI_PAGE];
+        const int row = key[j] % FVI_PAGE;
+        const uint16_t *page_scale = values ? page->v_scale : page->k_scale;
+        copy_row(to + (size_t)j * bytes, (values ? page->v : page->k) + (size_t)row * row_bytes, bytes);
+        for (int64_t i = 0; scale != NULL && i < d / FVI_QUANT_BLOCK; i++) {
+            scale[i * FVI_QUANT_ROWS + j] = page_scale[i * FVI_QUANT_ROWS + row];
+        }
+    }
+}
+
+void fvi_source_columns(const fvi_source *s, const int32_t *key, int n, int64_t d_k, int64_t d_v, void *room, fvi_leaf *out) {
+    uint8_t *k = room, *v = k + (size_t)(d_k * FVI_PAGE) * sizeof(float);
+    const fv_dtype k_dtype = s->cache != NULL ? s->cache->desc.k_dtype : s->k->dtype;
+    const fv_dtype v_dtype = s->cache != NULL ? s->cache->desc.v_dtype : s->v->dtype;
     *out = (fvi_leaf){.k = k,
                       .v = v,
-                      .k_scale = k_scale,
-                      .v_scale = v_scale,
-                      .k_row_bytes = (int64_t)column_bytes(leaf.k_dtype, d_k),
-                      .v_row_bytes = (int64_t)column_bytes(leaf.v_dtype, d_v),
-                      .k_dtype = leaf.k_dtype,
-                      .v_dtype = leaf.v_dtype,
+                      .k_scale = scale_room(k_dtype, d_k, k),
+                      .v_scale = scale_room(v_dtype, d_v, v),
+                      .k_row_bytes = (int64_t)column_bytes(k_dtype, d_k),
+                      .v_row_bytes = (int64_t)column_bytes(v_dtype, d_v),
+                      .k_dtype = k_dtype,
+                      .v_dtype = v_dtype,
                       .n = n,
                       .position = key,
                       .key = key};
+    if (s->cache != NULL) {
+        page_columns(s, false, key, n, k, scale_room(k_dtype, d_k, k));
+        page_columns(s, true, key, n, v, scale_room(v_dtype, d_v, v));
+    } else {
+        tensor_columns(s, s->k, key, n, k);
+        tensor_columns(s, s->v, key, n, v);
+    }
+}
+
+/* A prefetch never faults; into the second cache: the first has the present leaf. */
+static void ask(const uint8_t *row, size_t bytes) {
+    for (size_t at = 0; at < bytes; at += 64) {
+        __builtin_prefetch(row + at, 0, 2);
+    }
+}
+
+static void ask_tensor(const fvi_source *s, const fv_tensor *t, const int32_t *key, int n) {
+    const size_t size = fv_dtype_bytes(t->dtype, 1);
+    const uint8_t *rows = fvi_tensor_at(t, s->sequence, s->head, s->start);
+    for (int j = 0; side_by_side(t) && j < n; j++) {
+        ask(rows + key[j] * t->stride[2] * (int64_t)size, (size_t)t->shape[3] * size);
+    }
+}
+
+void fvi_source_ask(const fvi_source *s, const int32_t *key, int n) {
+    if (s->cache == NULL) {
+        ask_tensor(s, s->k, key, n);
+        ask_tensor(s, s->v, key, n);
+        return;
+    }
+    for (int j = 0; j < n; j++) {
+        const fvi_page *page = fvi_cache_page(s->cache, s->layer, s->head, key[j] / FVI_PAGE);
+        ask(page->k + (size_t)(key[j] % FVI_PAGE) * s->cache->k_row_bytes, s->cache->k_row_bytes);
+        ask(page->v + (size_t)(key[j] % FVI_PAGE) * s->cache->v_row_bytes, s->cache->v_row_bytes);
+    }
+}
+
+void fvi_source_ask_block(const fvi_source *s, int64_t block) {
+    int32_t key[FVI_PAGE];
+    int n = (int)fvi_min(FVI_PAGE, s->n_kv - block * FVI_PAGE);
+    for (int j = 0; j < n; j++) {
+        key[j] = (int32_t)(block * FVI_PAGE + j);
+    }
+    fvi_source_ask(s, key, n);
 }
 
 /* Returns the end of what was written, 64-byte aligned since d is a multiple of 32. */

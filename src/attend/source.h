@@ -32,9 +32,12 @@ bool fvi_source_in_place(const fvi_source *source);
 void fvi_source_leaf(const fvi_source *source, int64_t leaf, void *gather, fvi_leaf *out);
 
 /* Puts n <= 64 columns side by side in `room` (fvi_source_room bytes, 64-byte aligned): a leaf like another, but for its keys'
- * numbers `key`, ascending, which also are its positions. `gather` as above. */
-void fvi_source_columns(const fvi_source *source, const int32_t *key, int n, int64_t d_k, int64_t d_v, void *gather, void *room,
-                        fvi_leaf *out);
+ * numbers `key`, ascending, which also are its positions. */
+void fvi_source_columns(const fvi_source *source, const int32_t *key, int n, int64_t d_k, int64_t d_v, void *room, fvi_leaf *out);
+/* Asks for the rows of n keys, which are to be read soon, from the second cache on. */
+void fvi_source_ask(const fvi_source *source, const int32_t *key, int n);
+/* Likewise for a block. */
+void fvi_source_ask_block(const fvi_source *source, int64_t block);
 /* Bytes that 64 columns of any type take. */
 size_t fvi_source_room(int64_t d_k, int64_t d_v);
 

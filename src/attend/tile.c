@@ -43,21 +43,28 @@ void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_ite
     }
 }
 
+/* How many of the leaf's keys stand before `position`. */
+static int64_t positions_before(const fvi_leaf *leaf, int64_t position) {
+    if (leaf->position == NULL) {
+        return fvi_max(0, fvi_min(position - leaf->first, leaf->n));
+    }
+    const int32_t end = (int32_t)fvi_max(INT32_MIN, fvi_min(position, INT32_MAX));
+    int before = 0;
+    for (int j = 0; j < leaf->n; j++) {
+        before += leaf->position[j] < end;
+    }
+    return before;
+}
+
 /* Bits of the leaf's keys that the rule shows to a query at `position`. */
 static uint64_t rule_bits(const fvi_rule *rule, int64_t position, const fvi_leaf *leaf) {
     fvi_span span[2];
     int n = fvi_rule_spans(rule, position, INT64_MAX / 2, span);
     uint64_t bits = 0;
     for (int k = 0; k < n; k++) {
-        if (leaf->position == NULL) {
-            int64_t from = fvi_max(span[k].from - leaf->first, 0), to = fvi_min(span[k].to - leaf->first, leaf->n);
-            if (from < to) {
-                bits |= (UINT64_MAX >> (64 - (to - from))) << from;
-            }
-        } else {
-            for (int j = 0; j < leaf->n; j++) {
-                bits |= (uint64_t)(leaf->position[j] >= span[k].from && leaf->position[j] < span[k].to) << j;
-            }
+        int64_t from = positions_before(leaf, span[k].from), to = positions_before(leaf, span[k].to);
+        if (from < to) {
+            bits |= (UINT64_MAX >> (64 - (to - from))) << from;
         }
     }
     return bits;
@@ -149,7 +156,7 @@ static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *vie
             continue;
         }
         seen[r] = row_bits(plan, view, position);
-        visited = __builtin_popcountll(rule_bits(&triangle, position, &view->leaf));
+        visited = fvi_count_bits(rule_bits(&triangle, position, &view->leaf));
         stats->visited_pairs += (uint64_t)visited;
     }
 }
@@ -170,7 +177,7 @@ static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_sco
         fvi_score_hide(t);
     }
     for (int64_t r = 0; r < t->n; r++) {
-        scratch->stats->exact_pairs += (uint64_t)__builtin_popcountll(t->seen[r]);
+        scratch->stats->exact_pairs += (uint64_t)fvi_count_bits(t->seen[r]);
     }
 }
 
@@ -236,7 +243,7 @@ static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const lea
         sum = (fv_run_stats){0};
         look(plan, item, view, 0, rows, seen, &sum);
         for (int64_t r = 0; r < rows; r++) {
-            sum.exact_pairs += (uint64_t)__builtin_popcountll(seen[r]);
+            sum.exact_pairs += (uint64_t)fvi_count_bits(seen[r]);
         }
     }
     int64_t from = 0;
@@ -278,8 +285,7 @@ void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *it
     for (int i = 0; i < columns->segments; i++) {
         view.apart = view.apart || fvi_index_apart(columns->index, columns->segment[i].block);
     }
-    fvi_source_columns(source, columns->key, columns->n, plan->problem.d_k, plan->problem.d_v, scratch->gather, scratch->room,
-                       &view.leaf);
+    fvi_source_columns(source, columns->key, columns->n, plan->problem.d_k, plan->problem.d_v, scratch->room, &view.leaf);
     open_leaf(plan, run, item, UINT64_MAX, scratch, &view);
     fold_views(plan, run, item, &view, 1, scratch, fold);
 }

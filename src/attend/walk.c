@@ -83,7 +83,7 @@ void fvi_walk_prepare(const fv_plan *plan, const fv_run *run, void *workspace, c
     scratch->stats->select_seconds += fvi_seconds() - began;
 }
 
-static bool as_block(const fvi_index *index, int64_t b) { return __builtin_popcountll(index->key[b]) > FVI_BLOCK_KEYS; }
+static bool as_block(const fvi_index *index, int64_t b) { return fvi_count_bits(index->key[b]) > FVI_BLOCK_KEYS; }
 
 bool fvi_walk_has_blocks(const fvi_index *index, int64_t from, int64_t to) {
     bool has = index->blocks == 0;
@@ -124,10 +124,15 @@ void fvi_walk_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item
         fvi_span span = {fvi_max(index->span[k].from, first), fvi_min(index->span[k].to, end)};
         fold_span(plan, run, item, &source, index, span, scratch, fold);
     }
-    while (index->blocks > 0 && first < end) {
-        fvi_span span = next_span(index, first, end);
+    if (index->blocks == 0) {
+        return;
+    }
+    for (fvi_span span = next_span(index, first, end), next; span.from < end; span = next) {
+        next = next_span(index, span.to, end);
+        if (next.from < end && next.from > span.to) { /* reading runs on by itself within a span */
+            fvi_source_ask_block(&source, next.from);
+        }
         fold_span(plan, run, item, &source, index, span, scratch, fold);
-        first = span.to;
     }
 }
 
@@ -164,17 +169,20 @@ void fvi_walk_columns(const fv_plan *plan, const fv_run *run, const fvi_item *it
         return;
     }
     fvi_source source = source_of(plan, run, item);
-    fvi_columns columns = {.index = index, .key = scratch->column};
+    fvi_columns leaf[2] = {{.index = index, .key = scratch->column}, {.index = index, .key = scratch->column + FVI_LEAF}};
     fvi_fold piece = scratch->piece, total = scratch->total;
     int64_t b = 0, rows = item->n_rows * plan->share;
     uint64_t word = as_block(index, 0) ? 0 : index->key[0];
-    fill_columns(index, item->n_kv, &b, &word, &columns);
-    while (columns.n > 0) {
-        fvi_fold_clear(plan, &piece, rows);
-        for (int leaf = 0; leaf < FVI_PIECE / FVI_LEAF && columns.n > 0; leaf++) {
-            fvi_tile_columns(plan, run, item, &source, &columns, scratch, &piece);
-            fill_columns(index, item->n_kv, &b, &word, &columns);
+    fill_columns(index, item->n_kv, &b, &word, &leaf[0]);
+    for (int i = 0; leaf[i % 2].n > 0; i++) {
+        if (i % (FVI_PIECE / FVI_LEAF) == 0) {
+            fvi_fold_clear(plan, &piece, rows);
         }
-        fvi_fold_merge(plan, &total, &piece, rows);
+        fill_columns(index, item->n_kv, &b, &word, &leaf[(i + 1) % 2]);
+        fvi_source_ask(&source, leaf[(i + 1) % 2].key, leaf[(i + 1) % 2].n);
+        fvi_tile_columns(plan, run, item, &source, &leaf[i % 2], scratch, &piece);
+        if (leaf[(i + 1) % 2].n == 0 || (i + 1) % (FVI_PIECE / FVI_LEAF) == 0) {
+            fvi_fold_merge(plan, &total, &piece, rows);
+        }
     }
 }

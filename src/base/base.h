@@ -49,6 +49,13 @@ static inline int64_t fvi_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fvi_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fvi_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t fvi_round_up(int64_t a, int64_t to) { return fvi_ceil_div(a, to) * to; }
+/* Bits that are set: without the instruction, which common code may not use, the builtin is a call. */
+static inline int fvi_count_bits(uint64_t x) {
+    x -= x >> 1 & 0x5555555555555555u;
+    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return (int)(x * 0x0101010101010101u >> 56);
+}
 /* false on overflow */
 static inline bool fvi_mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
 static inline bool fvi_add(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }

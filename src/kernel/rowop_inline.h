@@ -5,6 +5,9 @@
 
 #include "kernel/rowop.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <string.h>
 
@@ -80,6 +83,26 @@ static inline float rowop_squares(int64_t d, const float *x) {
 static inline void rowop_add(int64_t n, float *x, const float *y) {
     for (int64_t i = 0; i < n; i++) {
         x[i] += y[i];
+    }
+}
+
+static inline void rowop_mix(int64_t n, float *restrict x, float a, const float *restrict y, float b) {
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = x[i] * a + y[i] * b;
+    }
+}
+
+static inline void rowop_hide(int64_t rows, const uint64_t *seen, float *s) {
+    for (int64_t r = 0; r < rows; r++, s += 64) {
+#if defined(__AVX512F__)
+        for (int i = 0; i < 4 && seen[r] != UINT64_MAX; i++) {
+            _mm512_mask_storeu_ps(s + 16 * i, (__mmask16) ~(seen[r] >> (16 * i)), _mm512_set1_ps(-INFINITY));
+        }
+#else
+        for (int j = 0; j < 64 && seen[r] != UINT64_MAX; j++) {
+            s[j] = seen[r] >> j & 1 ? s[j] : -INFINITY;
+        }
+#endif
     }
 }
 

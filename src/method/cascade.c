@@ -243,7 +243,7 @@ static int64_t spilled(const graph *g, const fv_cascade_sizes *s, const int *tim
             }
         }
         if (later != 0) {
-            moved += points(g, s, g->node[i].out.ranks & ~(unsigned)P, 1) * (1 + __builtin_popcountll(later));
+            moved += points(g, s, g->node[i].out.ranks & ~(unsigned)P, 1) * (1 + fvi_count_bits(later));
         }
     }
     return moved;

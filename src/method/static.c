@@ -15,6 +15,16 @@ static const fv_method_parameter dilated_parameters[] = {
     {.name = "dilation", .help = "positions from one key to the next", .value = 4, .least = 1, .most = 1 << 20},
 };
 
+static const fv_method_parameter random_parameters[] = {
+    {.name = "density", .help = "share of the blocks, or columns, that are drawn", .value = 0.1, .least = 0, .most = 1},
+    {.name = "columns",
+     .help = "1: single columns, the same for all rows; 0: blocks of 64 keys",
+     .value = 0,
+     .least = 0,
+     .most = 1},
+    {.name = "seed", .help = "of the draw", .value = 1, .least = 0, .most = 1e9},
+};
+
 static const fvi_method_row row[] = {
     {.info = {.name = "dilated",
               .title = "a sliding window with gaps",
@@ -25,6 +35,16 @@ static const fvi_method_row row[] = {
               .parameters = dilated_parameters,
               .n_parameters = 2},
      .selector = &fvi_select_dilated,
+     .masks_only = true},
+    {.info = {.name = "random",
+              .title = "keys at random: what a selection has to beat",
+              .paper = "",
+              .key = "",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = random_parameters,
+              .n_parameters = 3},
+     .selector = &fvi_select_random,
      .masks_only = true},
     {.info = {.name = "sinks",
               .title = "the first keys and a sliding window",

@@ -88,6 +88,7 @@ typedef struct fvi_selector {
 extern const fvi_selector fvi_select_dense;
 extern const fvi_selector fvi_select_window;  /* size */
 extern const fvi_selector fvi_select_sinks;   /* sinks, size */
+extern const fvi_selector fvi_select_random;  /* density, columns, seed */
 extern const fvi_selector fvi_select_dilated; /* size, dilation */
 
 /* ---- rules ---- */
