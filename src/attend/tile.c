@@ -33,7 +33,7 @@ void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, in
 
 void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_scratch *scratch) {
     for (int64_t r = 0; r < item->n_rows * plan->share; r++) {
-        int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + item->row0 + r / plan->share;
+        int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + fvi_item_query(item, plan->share, r);
         int64_t batch = plan->problem.packed ? 0 : item->sequence;
         fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], plan->problem.d_k, scratch->q_row);
         if (run->cache != NULL && run->cache->desc.rotate_k) {
@@ -81,9 +81,9 @@ static bool whole_leaf(const fv_plan *plan, const fvi_item *item, const fvi_rule
     if (leaf->n < FVI_LEAF || plan->problem.has_key_mask) {
         return false;
     }
-    int64_t first = item->offset + item->row0, last = first + item->n_rows - 1;
     int64_t from = fvi_key_position(leaf, 0), to = fvi_key_position(leaf, FVI_LEAF - 1) + 1;
-    return fvi_rule_sees_all(&plan->rule, first, last, from, to) && fvi_rule_sees_all(inside, first, last, from, to);
+    return fvi_rule_sees_all(&plan->rule, item->first, item->last, from, to) &&
+           fvi_rule_sees_all(inside, item->first, item->last, from, to);
 }
 
 /* What a leaf is to the rows of an item. */
