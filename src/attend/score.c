@@ -56,10 +56,17 @@ void fvi_score_parts(const fvi_score_tile *tile) {
 
 void fvi_score_hide(const fvi_score_tile *tile) {
     for (int64_t r = 0; r < tile->n; r++) {
-        uint64_t seen = tile->seen[r];
+        uint64_t hidden = ~tile->seen[r];
         float *s = tile->s + r * FVI_LEAF;
-        for (int j = 0; seen != UINT64_MAX && j < FVI_LEAF; j++) {
-            s[j] = seen >> j & 1 ? s[j] : -INFINITY;
+        while (hidden != 0) { /* a step for each run of hidden keys */
+            int from = __builtin_ctzll(hidden);
+            uint64_t shown = ~(hidden >> from);
+            int end = shown == 0 ? FVI_LEAF : from + __builtin_ctzll(shown);
+            end = end > FVI_LEAF ? FVI_LEAF : end;
+            for (int j = from; j < end; j++) {
+                s[j] = -INFINITY;
+            }
+            hidden &= end == FVI_LEAF ? 0 : UINT64_MAX << end;
         }
     }
 }

@@ -43,29 +43,39 @@ void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_ite
     }
 }
 
+static uint64_t first_bits(int64_t n) { return n >= 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1; }
+
+/* Bits of the leaf's keys whose positions are from .. to - 1. */
+static uint64_t span_bits(const fvi_leaf *leaf, int64_t from, int64_t to) {
+    if (leaf->position == NULL) {
+        from = fvi_max(from - leaf->first, 0);
+        to = fvi_min(to - leaf->first, leaf->n);
+        return from < to ? first_bits(to) & ~first_bits(from) : 0;
+    }
+    int first = 0, end = leaf->n; /* most leaves are within the span, or wholly outside */
+    while (first < end && leaf->position[first] < from) {
+        first++;
+    }
+    while (end > first && leaf->position[end - 1] >= to) {
+        end--;
+    }
+    return first_bits(end) & ~first_bits(first);
+}
+
 /* Bits of the leaf's keys that the rule shows to a query at `position`. */
 static uint64_t rule_bits(const fvi_rule *rule, int64_t position, const fvi_leaf *leaf) {
     fvi_span span[2];
     int n = fvi_rule_spans(rule, position, INT64_MAX / 2, span);
     uint64_t bits = 0;
     for (int k = 0; k < n; k++) {
-        if (leaf->position == NULL) {
-            int64_t from = fvi_max(span[k].from - leaf->first, 0), to = fvi_min(span[k].to - leaf->first, leaf->n);
-            if (from < to) {
-                bits |= (UINT64_MAX >> (64 - (to - from))) << from;
-            }
-        } else {
-            for (int j = 0; j < leaf->n; j++) {
-                bits |= (uint64_t)(leaf->position[j] >= span[k].from && leaf->position[j] < span[k].to) << j;
-            }
-        }
+        bits |= span_bits(leaf, span[k].from, span[k].to);
     }
     return bits;
 }
 
 static uint64_t key_mask_bits(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key,
                               const fvi_leaf *leaf) {
-    uint64_t bits = leaf->n == 64 ? UINT64_MAX : (UINT64_C(1) << leaf->n) - 1;
+    uint64_t bits = first_bits(leaf->n);
     if (plan->problem.has_key_mask) {
         int64_t base = plan->problem.packed ? item->k_start : item->sequence * run->k.shape[2];
         for (int j = 0; j < leaf->n; j++) {
@@ -98,15 +108,6 @@ typedef struct leaf_view {
     bool apart;                 /* what rows visit differs */
 } leaf_view;
 
-/* The bits of `from` at the places that `mask` has, side by side. */
-static uint64_t extract(uint64_t from, uint64_t mask) {
-    uint64_t out = 0;
-    for (int at = 0; mask != 0; mask &= mask - 1, at++) {
-        out |= (from >> __builtin_ctzll(mask) & 1) << at;
-    }
-    return out;
-}
-
 /* What the index lets the row at `position` visit. */
 static uint64_t visit_bits(const leaf_view *view, int64_t position) {
     const fvi_index *index = view->index;
@@ -118,7 +119,8 @@ static uint64_t visit_bits(const leaf_view *view, int64_t position) {
         int64_t block = view->columns->segment[i].block;
         uint64_t word = view->columns->segment[i].word;
         if (fvi_index_apart(index, block)) {
-            uint64_t hidden = extract(~index->seen(index->seen_arg, position, block), word);
+            const uint64_t *move = view->columns->segment[i].move;
+            uint64_t hidden = fvi_compress(~index->seen(index->seen_arg, position, block), word, move);
             bits &= ~(hidden << view->columns->segment[i].at);
         }
     }

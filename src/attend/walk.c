@@ -170,6 +170,9 @@ static void fill_columns(const fvi_index *index, int64_t n_kv, int64_t *b, uint6
         if (taken != 0) {
             columns->segment[columns->segments].block = *b;
             columns->segment[columns->segments].word = taken;
+            if (fvi_index_apart(index, *b)) {
+                fvi_compress_plan(taken, columns->segment[columns->segments].move);
+            }
             columns->segment[columns->segments++].at = at;
         }
         if (*word == 0) {
