@@ -43,18 +43,19 @@ FV_API fv_status fv_el_attention(fv_context *ctx, const fv_el_layer *layer, cons
 
 /* ---- which keys a method visits --------------------------------------------------------------------------------------- */
 
-/* One tile of an index: query rows first .. first + n - 1 of a query head, whose tile begins at position `position`. Bit j of
- * word b of `key` is key 64 b + j: some row of the tile visits it. The problem's own masks apply beside it: ask
- * fv_index_sees. Valid during the call. */
+/* One tile of an index: query rows first .. first + n - 1 of a query head, or, where the method puts queries into an order of its
+ * own, the n rows named. Bit j of word b of `key` is key 64 b + j: some row of the tile visits it. The problem's own masks apply
+ * beside it: ask fv_index_sees. Valid during the call. */
 typedef struct fv_index_tile {
     int64_t sequence, head, first, n;
-    int64_t offset; /* position of row 0 */
+    const int32_t *row; /* (n); NULL: first, first + 1, ... */
+    int64_t offset;     /* position of row 0 */
     int64_t n_kv;
     const uint64_t *key; /* (ceil(n_kv / 64)) */
     bool fell_back;
     const void *inside; /* the library's */
 } fv_index_tile;
-/* Whether the row, first <= row < first + n, visits the key: index and the problem's causal rule and window together. */
+/* Whether a row of the tile visits the key: index and the problem's causal rule and window together. */
 FV_API bool fv_index_sees(const fv_index_tile *tile, int64_t row, int64_t key);
 /* A non-zero answer stops the call with FV_ERR_CANCELLED. */
 typedef int (*fv_on_index)(void *user, const fv_index_tile *tile);

@@ -47,7 +47,7 @@ void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *ite
     int64_t n_rows_out = run->q.shape[2];
     for (int64_t r = 0; r < rows; r++) {
         float *out = fold->out + r * plan->d_pad;
-        int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + item->row0 + r / plan->share;
+        int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + fvi_item_query(item, plan->share, r);
         if (p->has_sink_logits) {
             add_sink(plan, run->sink_logits[head] * (float)FVI_LOG2E, &fold->m[r], &fold->sum[r], out);
         }

@@ -78,11 +78,19 @@ static inline bool fvi_plan_pairs(const fv_plan *plan, fv_dtype k, fv_dtype v) {
 typedef struct fvi_item {
     int64_t sequence, kv_head;
     int64_t head0;        /* first of its query heads */
-    int64_t row0, n_rows; /* query positions of the item: row0 .. row0 + n_rows - 1 of the sequence */
+    int64_t row0, n_rows; /* query positions of the item: row0 .. row0 + n_rows - 1 of the sequence, or of its order */
+    const int32_t *order; /* of the sequence's queries, by its selector; NULL: as they come */
+    int64_t first, last;  /* least and largest position of a row */
     int64_t n_q, n_kv;    /* of the sequence */
     int64_t q_start, k_start;
     int64_t offset;
     int64_t piece0; /* number of its first piece in the run */
 } fvi_item;
+
+/* The row of the sequence's queries that row `row` of the item is of. */
+static inline int64_t fvi_item_query(const fvi_item *item, int64_t share, int64_t row) {
+    int64_t i = item->row0 + row / share;
+    return item->order == NULL ? i : item->order[i];
+}
 
 #endif

@@ -211,15 +211,17 @@ static void list_items(job *j) {
     }
 }
 
-/* Head by head, since a head's tiles share columns, and cut at absolute multiples of the selector's block. */
+/* Head by head, since a head's tiles share columns, and cut at absolute multiples of the selector's block: of positions, or of
+ * the places in its order. */
 static void list_indexed(job *j) {
     const fv_plan *plan = j->plan;
     for (int64_t s = 0; s < plan->problem.b; s++) {
         fvi_item item = sequence_item(plan, j->run, s);
+        int64_t start = plan->choice.selector->order == NULL ? item.offset : 0;
         for (item.head0 = 0; item.head0 < plan->problem.h_q; item.head0++) {
             item.kv_head = item.head0 / plan->group;
             for (int64_t end = item.n_q; end > 0; end = item.row0) {
-                int64_t last = item.offset + end - 1;
+                int64_t last = start + end - 1;
                 int64_t into = last >= 0 ? last % plan->q_block : plan->q_block - 1 - (-last - 1) % plan->q_block;
                 item.row0 = fvi_max(0, end - 1 - into);
                 item.n_rows = end - item.row0;
@@ -241,10 +243,17 @@ static void prepare_head(void *arg, int64_t i, int worker) {
     }
 }
 
+/* Item number i, its rows known. */
+static fvi_item open_item(const job *j, int64_t i) {
+    fvi_item item = j->item[i];
+    fvi_walk_place(j->plan, j->workspace, &item);
+    return item;
+}
+
 static void run_item(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const fv_plan *plan = j->plan;
-    const fvi_item *item = &j->item[i];
+    const fvi_item placed = open_item(j, i), *item = &placed;
     int64_t rows = item->n_rows * plan->share;
     fvi_scratch scratch;
     fvi_index index;
@@ -284,7 +293,7 @@ static fvi_fold partial_at(const job *j, int64_t piece) {
 }
 
 /* The item that piece number `piece` of the run belongs to: the last one that begins at or before it, empty ones aside. */
-static const fvi_item *item_of(const job *j, int64_t piece) {
+static fvi_item item_of(const job *j, int64_t piece) {
     int64_t low = 0, high = j->items;
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
@@ -294,13 +303,13 @@ static const fvi_item *item_of(const job *j, int64_t piece) {
             high = middle;
         }
     }
-    return &j->item[low];
+    return open_item(j, low);
 }
 
 static void run_piece(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const fv_plan *plan = j->plan;
-    const fvi_item *item = item_of(j, i);
+    const fvi_item placed = item_of(j, i), *item = &placed;
     int64_t from = (i - item->piece0) * FVI_PIECE;
     fvi_fold fold = partial_at(j, i);
     fvi_scratch scratch;
@@ -315,7 +324,7 @@ static void run_piece(void *arg, int64_t i, int worker) {
 static void finish_item(void *arg, int64_t i, int worker) {
     const job *j = arg;
     const fv_plan *plan = j->plan;
-    const fvi_item *item = &j->item[i];
+    const fvi_item placed = open_item(j, i), *item = &placed;
     int64_t rows = item->n_rows * plan->share;
     fvi_scratch scratch;
     fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
@@ -425,14 +434,22 @@ static fv_status visit_items(const job *j, fv_on_index on_index, void *user) {
     fvi_index index;
     fvi_scratch_cut(plan, j->run, j->workspace, 0, &scratch);
     for (int64_t i = 0; i < j->items; i++) {
-        const fvi_item *item = &j->item[i];
+        const fvi_item placed = open_item(j, i), *item = &placed;
         if (item->n_kv == 0) {
             continue;
         }
         fvi_walk_select(plan, j->run, j->workspace, item, &scratch, &index);
         index_view view = {plan, &index};
-        fv_index_tile tile = {item->sequence, item->head0, item->row0,      item->n_rows, item->offset,
-                              item->n_kv,     index.key,   index.fell_back, &view};
+        fv_index_tile tile = {.sequence = item->sequence,
+                              .head = item->head0,
+                              .first = item->row0,
+                              .n = item->n_rows,
+                              .row = item->order == NULL ? NULL : item->order + item->row0,
+                              .offset = item->offset,
+                              .n_kv = item->n_kv,
+                              .key = index.key,
+                              .fell_back = index.fell_back,
+                              .inside = &view};
         if (on_index(user, &tile) != 0) {
             return fvi_fail(plan->ctx, FV_ERR_CANCELLED, "stopped by on_index at row %lld of head %lld", (long long)item->row0,
                             (long long)item->head0);

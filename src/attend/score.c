@@ -27,7 +27,7 @@ static void alibi(const fvi_score_tile *t) {
 static void bias(const fvi_score_tile *t) {
     const fv_tensor *b = &t->run->bias;
     for (int64_t r = 0; r < t->n; r++) {
-        int64_t i = t->item->row0 + (t->first + r) / t->plan->share;
+        int64_t i = fvi_item_query(t->item, t->plan->share, t->first + r);
         const float *x =
             (const float *)fvi_tensor_at(b, t->item->sequence, fvi_row_head(t->item, t->plan->share, t->first + r), i);
         float *s = t->s + r * FVI_LEAF;

@@ -23,7 +23,7 @@ typedef struct fvi_score_tile {
 } fvi_score_tile;
 
 static inline int64_t fvi_row_position(const fvi_item *item, int64_t share, int64_t row) {
-    return item->offset + item->row0 + row / share;
+    return item->offset + fvi_item_query(item, share, row);
 }
 static inline int64_t fvi_row_head(const fvi_item *item, int64_t share, int64_t row) { return item->head0 + row % share; }
 static inline int64_t fvi_key_position(const fvi_leaf *leaf, int j) {

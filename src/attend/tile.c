@@ -33,7 +33,7 @@ void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, in
 
 void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_scratch *scratch) {
     for (int64_t r = 0; r < item->n_rows * plan->share; r++) {
-        int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + item->row0 + r / plan->share;
+        int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + fvi_item_query(item, plan->share, r);
         int64_t batch = plan->problem.packed ? 0 : item->sequence;
         fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], plan->problem.d_k, scratch->q_row);
         if (run->cache != NULL && run->cache->desc.rotate_k) {
@@ -43,17 +43,23 @@ void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_ite
     }
 }
 
-/* How many of the leaf's keys stand before `position`. */
-static int64_t positions_before(const fvi_leaf *leaf, int64_t position) {
+static uint64_t first_bits(int64_t n) { return n >= 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1; }
+
+/* Bits of the leaf's keys whose positions are from .. to - 1. */
+static uint64_t span_bits(const fvi_leaf *leaf, int64_t from, int64_t to) {
     if (leaf->position == NULL) {
-        return fvi_max(0, fvi_min(position - leaf->first, leaf->n));
+        from = fvi_max(from - leaf->first, 0);
+        to = fvi_min(to - leaf->first, leaf->n);
+        return from < to ? first_bits(to) & ~first_bits(from) : 0;
     }
-    const int32_t end = (int32_t)fvi_max(INT32_MIN, fvi_min(position, INT32_MAX));
-    int before = 0;
-    for (int j = 0; j < leaf->n; j++) {
-        before += leaf->position[j] < end;
+    int first = 0, end = leaf->n; /* most leaves are within the span, or wholly outside */
+    while (first < end && leaf->position[first] < from) {
+        first++;
     }
-    return before;
+    while (end > first && leaf->position[end - 1] >= to) {
+        end--;
+    }
+    return first_bits(end) & ~first_bits(first);
 }
 
 /* Bits of the leaf's keys that the rule shows to a query at `position`. */
@@ -62,17 +68,14 @@ static uint64_t rule_bits(const fvi_rule *rule, int64_t position, const fvi_leaf
     int n = fvi_rule_spans(rule, position, INT64_MAX / 2, span);
     uint64_t bits = 0;
     for (int k = 0; k < n; k++) {
-        int64_t from = positions_before(leaf, span[k].from), to = positions_before(leaf, span[k].to);
-        if (from < to) {
-            bits |= (UINT64_MAX >> (64 - (to - from))) << from;
-        }
+        bits |= span_bits(leaf, span[k].from, span[k].to);
     }
     return bits;
 }
 
 static uint64_t key_mask_bits(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key,
                               const fvi_leaf *leaf) {
-    uint64_t bits = leaf->n == 64 ? UINT64_MAX : (UINT64_C(1) << leaf->n) - 1;
+    uint64_t bits = first_bits(leaf->n);
     if (plan->problem.has_key_mask) {
         int64_t base = plan->problem.packed ? item->k_start : item->sequence * run->k.shape[2];
         for (int j = 0; j < leaf->n; j++) {
@@ -88,9 +91,9 @@ static bool whole_leaf(const fv_plan *plan, const fvi_item *item, const fvi_rule
     if (leaf->n < FVI_LEAF || plan->problem.has_key_mask) {
         return false;
     }
-    int64_t first = item->offset + item->row0, last = first + item->n_rows - 1;
     int64_t from = fvi_key_position(leaf, 0), to = fvi_key_position(leaf, FVI_LEAF - 1) + 1;
-    return fvi_rule_sees_all(&plan->rule, first, last, from, to) && fvi_rule_sees_all(inside, first, last, from, to);
+    return fvi_rule_sees_all(&plan->rule, item->first, item->last, from, to) &&
+           fvi_rule_sees_all(inside, item->first, item->last, from, to);
 }
 
 /* What a leaf is to the rows of an item. */
@@ -105,15 +108,6 @@ typedef struct leaf_view {
     bool apart;                 /* what rows visit differs */
 } leaf_view;
 
-/* The bits of `from` at the places that `mask` has, side by side. */
-static uint64_t extract(uint64_t from, uint64_t mask) {
-    uint64_t out = 0;
-    for (int at = 0; mask != 0; mask &= mask - 1, at++) {
-        out |= (from >> __builtin_ctzll(mask) & 1) << at;
-    }
-    return out;
-}
-
 /* What the index lets the row at `position` visit. */
 static uint64_t visit_bits(const leaf_view *view, int64_t position) {
     const fvi_index *index = view->index;
@@ -125,7 +119,8 @@ static uint64_t visit_bits(const leaf_view *view, int64_t position) {
         int64_t block = view->columns->segment[i].block;
         uint64_t word = view->columns->segment[i].word;
         if (fvi_index_apart(index, block)) {
-            uint64_t hidden = extract(~index->seen(index->seen_arg, position, block), word);
+            const uint64_t *move = view->columns->segment[i].move;
+            uint64_t hidden = fvi_compress(~index->seen(index->seen_arg, position, block), word, move);
             bits &= ~(hidden << view->columns->segment[i].at);
         }
     }

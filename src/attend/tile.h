@@ -2,6 +2,7 @@
 #ifndef FVI_TILE_H
 #define FVI_TILE_H
 
+#include "attend/compress.h"
 #include "attend/score.h"
 
 /* Running state of an item's rows over some keys: (max, sum, unnormalised out). */
@@ -34,6 +35,7 @@ typedef struct fvi_columns {
         int64_t block;
         uint64_t word; /* keys of the block that are taken, from key[at] on */
         int at;
+        uint64_t move[FVI_COMPRESS_STEPS]; /* to put the word's bits side by side; only where rows differ in the block */
     } segment[FVI_LEAF];
 } fvi_columns;
 

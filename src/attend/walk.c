@@ -15,9 +15,12 @@ static fvi_source source_of(const fv_plan *plan, const fv_run *run, const fvi_it
 }
 
 static fvi_query_tile tile_of(const fv_plan *plan, const fvi_item *item) {
-    int64_t first = item->offset + item->row0;
-    fvi_query_tile tile = {first, first + item->n_rows - 1, item->n_kv, item->kv_head};
-    if (plan->indexed) {
+    int64_t first = item->first;
+    fvi_query_tile tile = {.first = first, .last = item->last, .n_kv = item->n_kv, .kv_head = item->kv_head};
+    if (item->order != NULL) {
+        tile.row = item->order + item->row0;
+        tile.rows = item->n_rows;
+    } else if (plan->indexed) {
         tile.first -= first >= 0 ? first % plan->q_block : plan->q_block - 1 - (-first - 1) % plan->q_block;
         tile.last = tile.first + plan->q_block - 1;
     }
@@ -37,6 +40,24 @@ static fvi_select select_of(const fv_plan *plan, void *workspace, const fvi_item
         select.number = fv_profile_get(plan->choice.profile, sight->layer, sight->head, &select.numbers);
     }
     return select;
+}
+
+void fvi_walk_place(const fv_plan *plan, void *workspace, fvi_item *item) {
+    const fvi_selector *selector = plan->choice.selector;
+    item->first = item->offset + item->row0;
+    item->last = item->first + item->n_rows - 1;
+    item->order = NULL;
+    if (selector->order == NULL || item->n_kv == 0) { /* there is no prepass without keys */
+        return;
+    }
+    item->order = selector->order(head_state(plan, workspace, item));
+    item->first = INT64_MAX;
+    item->last = INT64_MIN;
+    for (int64_t r = 0; r < item->n_rows; r++) {
+        int64_t position = item->offset + item->order[item->row0 + r];
+        item->first = fvi_min(item->first, position);
+        item->last = fvi_max(item->last, position);
+    }
 }
 
 static void call_tile(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
@@ -154,6 +175,9 @@ static void fill_columns(const fvi_index *index, int64_t n_kv, int64_t *b, uint6
         if (taken != 0) {
             columns->segment[columns->segments].block = *b;
             columns->segment[columns->segments].word = taken;
+            if (fvi_index_apart(index, *b)) {
+                fvi_compress_plan(taken, columns->segment[columns->segments].move);
+            }
             columns->segment[columns->segments++].at = at;
         }
         if (*word == 0) {

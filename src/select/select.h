@@ -16,7 +16,7 @@
 #include "base/base.h"
 #include "select/sight.h"
 
-enum { FVI_INDEX_SPANS = 64, FVI_PARAMETERS = 12, FVI_BLOCK = 64 };
+enum { FVI_INDEX_SPANS = 64, FVI_PARAMETERS = 16, FVI_BLOCK = 64 };
 
 /* Half-open. */
 typedef struct fvi_span {
@@ -31,10 +31,13 @@ typedef struct fvi_rule {
 } fvi_rule;
 
 /* A query tile: positions of its first and last row, and the keys there are. An index selector's tiles are always whole, though
- * a run may bring a part of their rows. */
+ * a run may bring a part of their rows; but where the selector gives the order of queries they are the rows named, and `first`
+ * and `last` are the least and the largest of their positions. */
 typedef struct fvi_query_tile {
     int64_t first, last, n_kv;
     int64_t kv_head;
+    const int32_t *row; /* (rows) of the run's queries, each at position offset + row; NULL: those of positions first .. last */
+    int64_t rows;
 } fvi_query_tile;
 
 /* The keys of block `block` that the row at `position` sees, among those of the index's word. */
@@ -79,6 +82,9 @@ typedef struct fvi_selector {
     size_t (*head_bytes)(const double *value, const fvi_extent *extent);
     size_t (*scratch_bytes)(const double *value, const fvi_extent *extent);
     void (*prepare)(const fvi_select *s); /* the prepass of a head; NULL: none */
+    /* NULL, or the order in which queries fill the head's tiles: a permutation of rows 0 .. n_q - 1 that prepare left in
+     * head_state. Tiles are then query_block rows of it each, and the scope is the prompt. */
+    const int32_t *(*order)(const void *head_state);
     /* Fills an index that is empty (no keys, no rule). What the problem's own masks hide may be set; it is taken out. */
     void (*tile)(const fvi_select *s, const fvi_query_tile *q, fvi_index *index);
     /* NULL, or why parameters do not fit this problem: a sentence that outlives the call. */
@@ -90,6 +96,7 @@ extern const fvi_selector fvi_select_window;  /* size */
 extern const fvi_selector fvi_select_sinks;   /* sinks, size */
 extern const fvi_selector fvi_select_random;  /* density, columns, seed */
 extern const fvi_selector fvi_select_dilated; /* size, dilation */
+extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation, causal flag: each for three axes, last first */
 
 /* ---- rules ---- */
 

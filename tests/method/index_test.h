@@ -61,7 +61,8 @@ static inline fv_run part_run(const heads *x, int64_t from, int64_t n_q, int64_t
 static inline int take_tile(void *user, const fv_index_tile *t) {
     selection *s = user;
     s->fell_back += t->fell_back;
-    for (int64_t i = t->first; i < t->first + t->n; i++) {
+    for (int64_t r = 0; r < t->n; r++) {
+        const int64_t i = t->row != NULL ? t->row[r] : t->first + r;
         for (int64_t j = 0; j < t->n_kv; j++) {
             s->at[(t->head * s->n + t->offset + i) * s->n + j] = fv_index_sees(t, i, j);
         }
@@ -117,8 +118,9 @@ static inline bool selection_sees(const void *arg, int64_t i, int64_t j) {
 
 /* The run must weigh the selected pairs and no others: pairs, outputs and log-sum-exp against the reference, every `step`-th row.
  * Leaves x->out and x->lse. */
-static inline fv_run_stats run_holds(fv_context *ctx, const char *recipe, heads *x, const selection *s, int64_t step) {
-    prepared p = prepare(ctx, recipe, x, x->n, true);
+static inline fv_run_stats run_holds_if(fv_context *ctx, const char *recipe, heads *x, const selection *s, int64_t step,
+                                        bool causal) {
+    prepared p = prepare(ctx, recipe, x, x->n, causal);
     fv_run run = part_run(x, 0, x->n, x->n);
     fv_run_stats stats = {0};
     run.lse = x->lse;
@@ -148,6 +150,10 @@ static inline fv_run_stats run_holds(fv_context *ctx, const char *recipe, heads 
     return stats;
 }
 
+static inline fv_run_stats run_holds(fv_context *ctx, const char *recipe, heads *x, const selection *s, int64_t step) {
+    return run_holds_if(ctx, recipe, x, s, step, true);
+}
+
 /* A prompt in chunks of `chunk` rows (the last may be shorter) selects and gives what the whole does, bit for bit. For selectors
  * of the scope of a tile; chunks are multiples of the selector's block unless its index does not look at queries. */
 static inline void chunks_hold(fv_context *ctx, const char *recipe, const heads *x, const selection *whole, int64_t chunk) {
@@ -175,15 +181,17 @@ static inline void chunks_hold(fv_context *ctx, const char *recipe, const heads 
 }
 
 /* Index-only methods at full budget: dense, bit for bit. */
-static inline void dense_holds(fv_context *ctx, const char *recipe, heads *x) {
-    heads_run(ctx, "", x);
+static inline void dense_holds_if(fv_context *ctx, const char *recipe, heads *x, bool causal) {
+    heads_run_if(ctx, "", x, causal);
     size_t bytes = (size_t)(x->h_q * x->n * x->d) * sizeof(float);
     float *dense = malloc(bytes);
     memcpy(dense, x->out, bytes);
-    heads_run(ctx, recipe, x);
+    heads_run_if(ctx, recipe, x, causal);
     CHECK(memcmp(dense, x->out, bytes) == 0, "%s differs from dense", recipe);
     free(dense);
 }
+
+static inline void dense_holds(fv_context *ctx, const char *recipe, heads *x) { dense_holds_if(ctx, recipe, x, true); }
 
 /* Mass that rows miss: the mean over rows of 1 - exp(lse - lse of dense). */
 static inline double missing_mass(fv_context *ctx, const char *recipe, heads *x) {

@@ -56,8 +56,8 @@ static inline void heads_free(heads *x) {
     free(x->lse);
 }
 
-/* Causal attention of all queries over all keys by the recipe. */
-static inline fv_run_stats heads_run(fv_context *ctx, const char *recipe, heads *x) {
+/* Attention of all queries over all keys by the recipe. */
+static inline fv_run_stats heads_run_if(fv_context *ctx, const char *recipe, heads *x, bool causal) {
     fv_recipe *r = NULL;
     fv_status status = fv_recipe_parse(ctx, recipe, &r);
     CHECK(status == FV_OK, "%s: %s", recipe, fv_message(ctx));
@@ -66,7 +66,7 @@ static inline fv_run_stats heads_run(fv_context *ctx, const char *recipe, heads 
     p.h_kv = x->h_kv;
     p.n_q = p.n_kv = x->n;
     p.d_k = p.d_v = x->d;
-    p.causal = true;
+    p.causal = causal;
     p.recipe = r;
     fv_plan *plan = NULL;
     status = fv_plan_create(ctx, &p, &plan);
@@ -87,6 +87,8 @@ static inline fv_run_stats heads_run(fv_context *ctx, const char *recipe, heads 
     fv_recipe_destroy(r);
     return stats;
 }
+
+static inline fv_run_stats heads_run(fv_context *ctx, const char *recipe, heads *x) { return heads_run_if(ctx, recipe, x, true); }
 
 /* Whether query i sees key j; `arg` are the test's own parameters. */
 typedef bool (*sees)(const void *arg, int64_t i, int64_t j);

@@ -1,0 +1,39 @@
+/* layouts.c - registry rows: windows in the plane and in volumes, whose tokens stand in row-major order. */
+#include "method/method.h"
+
+enum { LINE = 1 << 30, AXIS = 1 << 20 };
+
+static const fv_method_parameter gna_parameters[] = {
+    {.name = "width", .help = "tokens along the last axis; 0: the sequence is one line", .value = 0, .least = 0, .most = AXIS},
+    {.name = "height", .help = "rows of the plane; 0: there is none", .value = 0, .least = 0, .most = AXIS},
+    {.name = "depth", .help = "planes of the volume; 0: there is none", .value = 0, .least = 0, .most = AXIS},
+    {.name = "window", .help = "keys that a query sees along an axis", .value = 256, .least = 1, .most = LINE},
+    {.name = "window_h", .help = "the same along the height; 0: as window", .value = 0, .least = 0, .most = LINE},
+    {.name = "window_d", .help = "the same along the depth; 0: as window", .value = 0, .least = 0, .most = LINE},
+    {.name = "stride", .help = "neighbours along an axis that share a window", .value = 1, .least = 1, .most = LINE},
+    {.name = "stride_h", .help = "the same along the height; 0: as stride", .value = 0, .least = 0, .most = LINE},
+    {.name = "stride_d", .help = "the same along the depth; 0: as stride", .value = 0, .least = 0, .most = LINE},
+    {.name = "dilation", .help = "tokens from one key to the next along an axis", .value = 1, .least = 1, .most = AXIS},
+    {.name = "dilation_h", .help = "the same along the height; 0: as dilation", .value = 0, .least = 0, .most = AXIS},
+    {.name = "dilation_d", .help = "the same along the depth; 0: as dilation", .value = 0, .least = 0, .most = AXIS},
+    {.name = "causal", .help = "1: windows end at the query along an axis", .value = 0, .least = 0, .most = 1},
+    {.name = "causal_h", .help = "the same along the height; -1: as causal", .value = -1, .least = -1, .most = 1},
+    {.name = "causal_d", .help = "the same along the depth; -1: as causal", .value = -1, .least = -1, .most = 1},
+};
+
+static const fvi_method_row row[] = {
+    {.info = {.name = "gna",
+              .title = "windows in a line, a plane or a volume, shared by groups of queries (no backward yet)",
+              .paper =
+                  "Hassani et al., Generalized Neighborhood Attention: Multi-dimensional Sparse Attention at the Speed of Light, "
+                  "2025",
+              .key = "gna",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = gna_parameters,
+              .n_parameters = sizeof gna_parameters / sizeof *gna_parameters},
+     .selector = &fvi_select_gna,
+     .masks_only = true},
+};
+
+const fvi_method_family fvi_methods_layouts = {row, sizeof row / sizeof *row};
