@@ -90,6 +90,9 @@ extern const fvi_selector fvi_select_window;  /* size */
 extern const fvi_selector fvi_select_sinks;   /* sinks, size */
 extern const fvi_selector fvi_select_dilated; /* size, dilation */
 
+extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
+extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
+
 /* ---- rules ---- */
 
 /* The positions below n_kv that a query at `position` sees: at most two spans; returns their number. */
