@@ -22,6 +22,7 @@ typedef struct fvi_method_family {
 
 extern const fvi_method_family fvi_methods_exact;
 extern const fvi_method_family fvi_methods_layouts;
+extern const fvi_method_family fvi_methods_patterns;
 extern const fvi_method_family fvi_methods_static;
 extern const fvi_method_family fvi_methods_tools;
 

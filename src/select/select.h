@@ -98,6 +98,9 @@ extern const fvi_selector fvi_select_random;  /* density, columns, seed */
 extern const fvi_selector fvi_select_dilated; /* size, dilation */
 extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation, causal flag: each for three axes, last first */
 
+extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
+extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
+
 /* ---- rules ---- */
 
 /* The positions below n_kv that a query at `position` sees: at most two spans; returns their number. */
