@@ -65,7 +65,8 @@ static void choose_sizes(fv_plan *plan) {
     int64_t item_rows = at_once ? FVI_FOLD_ROWS : FVI_ITEM_ROWS;
     plan->q_block = fvi_max(1, fvi_min(fvi_max(p->n_q, 1), item_rows / plan->share));
     if (plan->indexed) {
-        plan->q_block = plan->choice.selector->query_block;
+        plan->tile = plan->choice.selector->query_block;
+        plan->q_block = plan->tile * fvi_max(1, fvi_min(FVI_STRANDS, FVI_ITEM_ROWS / plan->tile));
     }
     plan->rows = plan->q_block * plan->share;
     int64_t row_block = plan->ops[plan->has_half].row_block;
@@ -104,9 +105,9 @@ static void lay_out_index(fv_plan *plan, layout_cursor *c) {
     fvi_layout *at = &plan->at;
     fvi_extent extent = extent_of(p);
     int64_t blocks = plan->indexed ? fvi_ceil_div(p->n_kv, FVI_BLOCK) : 0;
-    at->key = take(c, blocks, sizeof(uint64_t));
-    at->apart = take(c, fvi_ceil_div(blocks, 64), sizeof(uint64_t));
-    at->column = take(c, plan->indexed ? 2 * FVI_LEAF : 0, sizeof(int32_t));
+    at->key = take(c, FVI_STRANDS * blocks, sizeof(uint64_t));
+    at->apart = take(c, FVI_STRANDS * fvi_ceil_div(blocks, 64), sizeof(uint64_t));
+    at->column = take(c, plan->indexed ? FVI_STRANDS * FVI_LEAF : 0, sizeof(int32_t));
     at->room = take(c, plan->indexed, fvi_source_room(p->d_k, p->d_v));
     at->scratch = take(c, selector->scratch_bytes != NULL,
                        selector->scratch_bytes == NULL ? 0 : selector->scratch_bytes(plan->choice.value, &extent));

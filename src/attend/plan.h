@@ -25,6 +25,8 @@ enum {
     FVI_ITEM_ROWS = 256,           /* rows of an item, at most, if the group allows */
     FVI_FOLD_ROWS = 1024,          /* the same where leaves are folded at once: packing K and V weighs more there */
     FVI_PARTIALS_BYTES = 64 << 20, /* for partial results, at most; items are not cut where that is too little */
+    FVI_STRANDS = 4,               /* tiles of an item, at most, where each has an index of its own */
+    FVI_BLOCK_KEYS = 40,           /* a block of which more keys than this are visited is folded where it lies */
     FVI_STATS_BYTES = 64,          /* room for a thread's fv_run_stats */
     FVI_BATCH = 32,                /* leaves that generated tokens work on at once */
     FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */
@@ -55,7 +57,8 @@ struct fv_plan {
     fvi_rowop_ops rowop;
     int64_t group;
     int64_t share;        /* query heads of an item: the group, or 1 */
-    bool indexed;         /* an index selector, whose tiles are cut at absolute multiples of q_block */
+    bool indexed;         /* an index selector */
+    int64_t tile;         /* positions of its tile; tiles and items are cut at absolute multiples */
     int64_t q_block;      /* positions of an item at most */
     int64_t rows;         /* rows of an item at most */
     int64_t sub_rows;     /* rows of a score tile */

@@ -12,7 +12,7 @@ void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scra
     scratch->value = decode ? &plan->decode.v[v] : NULL;
 }
 
-static uint8_t *query_at(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {
+void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {
     int64_t d = plan->problem.d_k;
     int64_t bytes = scratch->key != NULL ? scratch->key->q_bytes((int)d) : fvi_tile_q_bytes(scratch->ops, d);
     return (uint8_t *)scratch->q + row * bytes;
@@ -21,9 +21,9 @@ static uint8_t *query_at(const fv_plan *plan, const fvi_scratch *scratch, int64_
 void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {
     int d = (int)plan->problem.d_k;
     if (scratch->key != NULL) {
-        scratch->key->pack_q(scratch->q_row, d, query_at(plan, scratch, row));
+        scratch->key->pack_q(scratch->q_row, d, fvi_products_query(plan, scratch, row));
     } else {
-        scratch->ops->pack_q(scratch->q_row, 1, d, query_at(plan, scratch, row));
+        scratch->ops->pack_q(scratch->q_row, 1, d, fvi_products_query(plan, scratch, row));
     }
 }
 
@@ -48,7 +48,7 @@ static fvi_rows value_rows(const fvi_leaf *leaf) {
 void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, int64_t first, int64_t n,
                          float *s) {
     const fv_problem *p = &plan->problem;
-    const uint8_t *q = query_at(plan, scratch, first);
+    const void *q = fvi_products_query(plan, scratch, first);
     if (scratch->key != NULL) {
         fvi_rows k = key_rows(leaf);
         scratch->key->qk(q, (int)n, (int)p->d_k, &k, plan->scale, s);
@@ -70,7 +70,7 @@ void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
 bool fvi_products_fold(const fv_plan *plan, const fvi_scratch *scratch, int64_t first, int64_t n, const uint64_t *seen,
                        fvi_fold *fold) {
     return scratch->ops->fold(&(fvi_tile_fold){
-        .qt = query_at(plan, scratch, first),
+        .qt = fvi_products_query(plan, scratch, first),
         .kt = scratch->kt,
         .vt = scratch->vt,
         .rows = (int)n,

@@ -7,6 +7,8 @@
 
 /* Fills in the kernels that the run's phase and types take. */
 void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scratch);
+/* Where row `row` of the item's queries is, packed. */
+void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
 /* Row `row` of the item's queries, which stands in scratch->q_row, packed. */
 void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
 /* To be called for a leaf before its products; a prompt's quantised rows are widened to scratch->gather, and `leaf` names those.

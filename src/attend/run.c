@@ -1,5 +1,5 @@
 /* run.c - checks a run's operands, cuts it into items, and hands items or pieces of items to the threads. */
-#include "attend/walk.h"
+#include "attend/strands.h"
 #include "base/threads.h"
 #include "fovea/experimental.h"
 
@@ -179,9 +179,8 @@ static int64_t count_items(const fv_plan *plan, const fv_run *run, int64_t q_blo
 
 /* Fewer positions an item where that lets more threads work; bits do not depend on it. */
 static int64_t fit_block(const fv_plan *plan, const fv_run *run) {
-    int64_t q_block = plan->q_block;
-    while (!plan->indexed && q_block > 1 && q_block * plan->share >= 2 * FVI_PARTIAL_ROWS &&
-           count_items(plan, run, q_block) < 4 * plan->threads) {
+    int64_t q_block = plan->q_block, least = plan->indexed ? plan->tile : fvi_ceil_div(FVI_PARTIAL_ROWS, plan->share);
+    while (q_block > 1 && q_block >= 2 * least && count_items(plan, run, q_block) < 4 * plan->threads) {
         q_block /= 2;
     }
     return q_block;
@@ -215,6 +214,7 @@ static void list_items(job *j) {
  * the places in its order. */
 static void list_indexed(job *j) {
     const fv_plan *plan = j->plan;
+    const int64_t q_block = j->q_block;
     for (int64_t s = 0; s < plan->problem.b; s++) {
         fvi_item item = sequence_item(plan, j->run, s);
         int64_t start = plan->choice.selector->order == NULL ? item.offset : 0;
@@ -222,7 +222,7 @@ static void list_indexed(job *j) {
             item.kv_head = item.head0 / plan->group;
             for (int64_t end = item.n_q; end > 0; end = item.row0) {
                 int64_t last = start + end - 1;
-                int64_t into = last >= 0 ? last % plan->q_block : plan->q_block - 1 - (-last - 1) % plan->q_block;
+                int64_t into = last >= 0 ? last % q_block : q_block - 1 - (-last - 1) % q_block;
                 item.row0 = fvi_max(0, end - 1 - into);
                 item.n_rows = end - item.row0;
                 list_item(j, &item);
@@ -256,31 +256,19 @@ static void run_item(void *arg, int64_t i, int worker) {
     const fvi_item placed = open_item(j, i), *item = &placed;
     int64_t rows = item->n_rows * plan->share;
     fvi_scratch scratch;
-    fvi_index index;
-    bool empty = true;
     fvi_scratch_cut(plan, j->run, j->workspace, worker, &scratch);
     fvi_fold_clear(plan, &scratch.total, rows);
-    if (item->n_kv > 0) {
+    fvi_tile_load_queries(plan, j->run, item, &scratch);
+    if (plan->indexed && item->n_kv > 0) {
+        fvi_strands_run(plan, j->run, j->workspace, item, &scratch);
+    } else if (!plan->indexed) {
+        fvi_index index;
         fvi_walk_select(plan, j->run, j->workspace, item, &scratch, &index);
-        fvi_tile_load_queries(plan, j->run, item, &scratch);
-    }
-    for (int64_t from = 0; from < item->n_kv; from += FVI_PIECE) {
-        int64_t to = fvi_min(from + FVI_PIECE, item->n_kv);
-        if (fvi_walk_has_blocks(&index, from, to)) {
-            /* into an empty total a piece goes as it is: merging would leave its bits alone */
-            fvi_fold *fold = empty ? &scratch.total : &scratch.piece;
-            if (!empty) {
-                fvi_fold_clear(plan, fold, rows);
-            }
-            fvi_walk_piece(plan, j->run, item, &index, from, to, &scratch, fold);
-            if (!empty) {
-                fvi_fold_merge(plan, &scratch.total, fold, rows);
-            }
-            empty = false;
+        for (int64_t from = 0; from < item->n_kv; from += FVI_PIECE) {
+            fvi_fold_clear(plan, &scratch.piece, rows);
+            fvi_walk_piece(plan, j->run, item, &index, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &scratch.piece);
+            fvi_fold_merge(plan, &scratch.total, &scratch.piece, rows);
         }
-    }
-    if (item->n_kv > 0) {
-        fvi_walk_columns(plan, j->run, item, &index, &scratch);
     }
     fvi_tile_finish(plan, j->run, item, &scratch.total);
 }
@@ -373,10 +361,10 @@ static void sum_stats(const job *j) {
 }
 
 /* Lists the items of a run whose operands were checked, and does the selector's prepass. */
-static job begin(const fv_plan *plan, const fv_run *run, void *workspace) {
+static job begin(const fv_plan *plan, const fv_run *run, void *workspace, int64_t q_block) {
     job j = {.plan = plan, .run = run, .workspace = workspace, .item = (fvi_item *)((uint8_t *)workspace + plan->at.items)};
     memset(j.workspace + plan->at.stats, 0, (size_t)plan->threads * FVI_STATS_BYTES);
-    j.q_block = fit_block(plan, run);
+    j.q_block = q_block;
     if (plan->indexed) {
         list_indexed(&j);
     } else {
@@ -393,7 +381,7 @@ fv_status fv_plan_run(fv_plan *plan, const fv_run *run, void *workspace, size_t 
     if (status != FV_OK) {
         return status;
     }
-    job j = begin(plan, run, workspace);
+    job j = begin(plan, run, workspace, fit_block(plan, run));
     if (cut_into_pieces(&j)) {
         fvi_parallel(plan->ctx, j.pieces, run_piece, &j);
         fvi_parallel(plan->ctx, j.items, finish_item, &j);
@@ -467,6 +455,6 @@ fv_status fv_plan_index(fv_plan *plan, const fv_run *run, void *workspace, size_
     if (status != FV_OK) {
         return status;
     }
-    job j = begin(plan, run, workspace);
+    job j = begin(plan, run, workspace, plan->tile);
     return visit_items(&j, on_index, user);
 }

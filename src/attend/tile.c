@@ -86,12 +86,9 @@ static uint64_t key_mask_bits(const fv_plan *plan, const fv_run *run, const fvi_
     return bits;
 }
 
-/* True if all rows see all 64 keys of a leaf. */
-static bool whole_leaf(const fv_plan *plan, const fvi_item *item, const fvi_rule *inside, const fvi_leaf *leaf) {
-    if (leaf->n < FVI_LEAF || plan->problem.has_key_mask) {
-        return false;
-    }
-    int64_t from = fvi_key_position(leaf, 0), to = fvi_key_position(leaf, FVI_LEAF - 1) + 1;
+/* True if masks by position hide none of a leaf's keys from any row. */
+static bool all_seen(const fv_plan *plan, const fvi_item *item, const fvi_rule *inside, const fvi_leaf *leaf) {
+    int64_t from = fvi_key_position(leaf, 0), to = fvi_key_position(leaf, leaf->n - 1) + 1;
     return fvi_rule_sees_all(&plan->rule, item->first, item->last, from, to) &&
            fvi_rule_sees_all(inside, item->first, item->last, from, to);
 }
@@ -99,8 +96,9 @@ static bool whole_leaf(const fv_plan *plan, const fvi_item *item, const fvi_rule
 /* What a leaf is to the rows of an item. */
 typedef struct leaf_view {
     fvi_leaf leaf;
-    int64_t key; /* number of its first key, if it is a block */
-    bool whole;
+    int64_t key;       /* number of its first key, if it is a block */
+    bool whole;        /* all rows see all 64 keys */
+    bool even;         /* all rows see the keys of key_bits and no others */
     bool finite;       /* looked at only if not whole */
     uint64_t key_bits; /* keys that exist, are visited by some row and are not masked */
     const fvi_index *index;
@@ -139,9 +137,9 @@ static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *vie
     fvi_rule triangle = {.causal = plan->problem.causal};
     int64_t visited = 0;
     for (int64_t r = 0; r < n; r++) {
-        if (view->whole) {
-            seen[r] = UINT64_MAX;
-            stats->visited_pairs += FVI_LEAF;
+        if (view->even) {
+            seen[r] = view->key_bits;
+            stats->visited_pairs += (uint64_t)view->leaf.n;
             continue;
         }
         int64_t position = fvi_row_position(item, plan->share, first + r);
@@ -208,15 +206,20 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
     }
 }
 
-/* The view's leaf is set, its index, columns and whether rows differ too. */
-static void open_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *item, uint64_t visited, const fvi_scratch *scratch,
-                      leaf_view *view) {
+static void open_leaf(const fv_plan *plan, const fvi_scratch *scratch, fvi_leaf *leaf) {
+    scratch->stats->k_rows += (uint64_t)leaf->n;
+    scratch->stats->v_rows += (uint64_t)leaf->n;
+    fvi_products_open_leaf(plan, leaf, scratch);
+}
+
+/* What an open leaf is to the item's rows, of which the index lets some visit the keys `visited`. The view's leaf, index and
+ * columns are set, and whether rows differ. */
+static void look_at(const fv_plan *plan, const fv_run *run, const fvi_item *item, uint64_t visited, const fvi_scratch *scratch,
+                    leaf_view *view) {
     const fvi_leaf *l = &view->leaf;
-    view->whole = visited == UINT64_MAX && !view->apart && whole_leaf(plan, item, &view->index->rule, l);
-    scratch->stats->k_rows += (uint64_t)l->n;
-    scratch->stats->v_rows += (uint64_t)l->n;
     view->key_bits = visited & key_mask_bits(plan, run, item, view->key, l);
-    fvi_products_open_leaf(plan, &view->leaf, scratch);
+    view->even = !view->apart && all_seen(plan, item, &view->index->rule, l);
+    view->whole = view->even && view->key_bits == UINT64_MAX;
     view->finite = (view->whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
 }
 
@@ -267,20 +270,38 @@ void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *ite
     leaf_view view[FVI_BATCH];
     for (int b = 0; b < leaves; b++) {
         view[b] = (leaf_view){.key = (from + b) * FVI_LEAF, .index = index};
-        view[b].apart = index->blocks > 0 && fvi_index_apart(index, from + b);
         fvi_source_leaf(source, from + b, scratch->gather, &view[b].leaf);
-        open_leaf(plan, run, item, index->blocks > 0 ? index->key[from + b] : UINT64_MAX, scratch, &view[b]);
+        open_leaf(plan, scratch, &view[b].leaf);
+        look_at(plan, run, item, UINT64_MAX, scratch, &view[b]);
     }
     fold_views(plan, run, item, view, leaves, scratch, fold);
 }
 
-void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
+void fvi_tile_open_block(const fv_plan *plan, const fvi_source *source, int64_t block, const fvi_scratch *scratch,
+                         fvi_leaf *leaf) {
+    fvi_source_leaf(source, block, scratch->gather, leaf);
+    open_leaf(plan, scratch, leaf);
+}
+
+void fvi_tile_open_columns(const fv_plan *plan, const fvi_source *source, const fvi_columns *columns, const fvi_scratch *scratch,
+                           fvi_leaf *leaf) {
+    fvi_source_columns(source, columns->key, columns->n, plan->problem.d_k, plan->problem.d_v, scratch->room, leaf);
+    open_leaf(plan, scratch, leaf);
+}
+
+void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_leaf *leaf, const fvi_index *index,
+                    int64_t block, const fvi_scratch *scratch, fvi_fold *fold) {
+    leaf_view view = {.leaf = *leaf, .key = block * FVI_LEAF, .index = index, .apart = fvi_index_apart(index, block)};
+    look_at(plan, run, item, index->key[block], scratch, &view);
+    fold_views(plan, run, item, &view, 1, scratch, fold);
+}
+
+void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_leaf *leaf,
                       const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold) {
-    leaf_view view = {.index = columns->index, .columns = columns};
+    leaf_view view = {.leaf = *leaf, .index = columns->index, .columns = columns};
     for (int i = 0; i < columns->segments; i++) {
         view.apart = view.apart || fvi_index_apart(columns->index, columns->segment[i].block);
     }
-    fvi_source_columns(source, columns->key, columns->n, plan->problem.d_k, plan->problem.d_v, scratch->room, &view.leaf);
-    open_leaf(plan, run, item, UINT64_MAX, scratch, &view);
+    look_at(plan, run, item, UINT64_MAX, scratch, &view);
     fold_views(plan, run, item, &view, 1, scratch, fold);
 }

@@ -20,8 +20,8 @@ typedef struct fvi_scratch {
     const fvi_decode_v *value;
     uint64_t *seen;
     fvi_fold piece, total;
-    uint64_t *words, *apart; /* an index's bitmaps */
-    int32_t *column;         /* (64) */
+    uint64_t *words, *apart; /* bitmaps of the indexes of an item's tiles */
+    int32_t *column;         /* (FVI_STRANDS, 64) */
     void *room, *select;     /* columns side by side; the selector's own scratch */
     fv_run_stats *stats;
 } fvi_scratch;
@@ -48,11 +48,18 @@ void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece,
 
 /* Queries of an item, packed: scratch->q. */
 void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_scratch *scratch);
-/* Folds blocks from .. from + leaves - 1 into `fold`: more than one only if all their keys are visited. */
+/* Folds blocks from .. from + leaves - 1, all of whose keys a rule selector's index visits, into `fold`. */
 void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
                      const fvi_index *index, int64_t from, int leaves, const fvi_scratch *scratch, fvi_fold *fold);
-/* Folds a leaf of columns. */
-void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
+/* Opens a block, or a leaf of columns, once for all the items that visit it: until the next one is opened. */
+void fvi_tile_open_block(const fv_plan *plan, const fvi_source *source, int64_t block, const fvi_scratch *scratch,
+                         fvi_leaf *leaf);
+void fvi_tile_open_columns(const fv_plan *plan, const fvi_source *source, const fvi_columns *columns, const fvi_scratch *scratch,
+                           fvi_leaf *leaf);
+/* Folds an open block, or an open leaf of columns, into `fold`. */
+void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_leaf *leaf, const fvi_index *index,
+                    int64_t block, const fvi_scratch *scratch, fvi_fold *fold);
+void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_leaf *leaf,
                       const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold);
 /* Normalises, adds the sink logit, writes out and lse. */
 void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_fold *fold);

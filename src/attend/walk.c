@@ -1,15 +1,9 @@
-/* walk.c - see walk.h.
- *
- * A block of which more than FVI_BLOCK_KEYS keys are visited is folded where it lies, hidden keys and all; the keys of others are
- * put side by side, 64 a leaf. The number is about where both cost the same. It is fixed, and looks at the index alone: which
- * way a key is folded never depends on where a prompt was cut. */
+/* walk.c - see walk.h. */
 #include "attend/walk.h"
 
 #include "attend/look.h"
 
-enum { FVI_BLOCK_KEYS = 40 };
-
-static fvi_source source_of(const fv_plan *plan, const fv_run *run, const fvi_item *item) {
+fvi_source fvi_walk_source(const fv_plan *plan, const fv_run *run, const fvi_item *item) {
     return (fvi_source){run->cache,    run->layer,    &run->k,   &run->v, plan->problem.packed ? 0 : item->sequence,
                         item->k_start, item->kv_head, item->n_kv};
 }
@@ -21,8 +15,8 @@ static fvi_query_tile tile_of(const fv_plan *plan, const fvi_item *item) {
         tile.row = item->order + item->row0;
         tile.rows = item->n_rows;
     } else if (plan->indexed) {
-        tile.first -= first >= 0 ? first % plan->q_block : plan->q_block - 1 - (-first - 1) % plan->q_block;
-        tile.last = tile.first + plan->q_block - 1;
+        tile.first -= first >= 0 ? first % plan->tile : plan->tile - 1 - (-first - 1) % plan->tile;
+        tile.last = tile.first + plan->tile - 1;
     }
     return tile;
 }
@@ -104,109 +98,18 @@ void fvi_walk_prepare(const fv_plan *plan, const fv_run *run, void *workspace, c
     scratch->stats->select_seconds += fvi_seconds() - began;
 }
 
-static bool as_block(const fvi_index *index, int64_t b) { return fvi_count_bits(index->key[b]) > FVI_BLOCK_KEYS; }
-
-bool fvi_walk_has_blocks(const fvi_index *index, int64_t from, int64_t to) {
-    bool has = index->blocks == 0;
-    for (int64_t b = from / FVI_BLOCK; b < fvi_min(fvi_ceil_div(to, FVI_BLOCK), index->blocks) && !has; b++) {
-        has = as_block(index, b);
-    }
-    return has;
-}
-
 /* Leaves that may be open at once: one where they are packed or gathered, since scratch has room for one. */
 static int64_t batch_of(const fv_plan *plan, const fvi_source *source) { return fvi_source_in_place(source) ? plan->batch : 1; }
 
-/* The span of blocks to be folded that begins at or after `from`, before `to`. */
-static fvi_span next_span(const fvi_index *index, int64_t from, int64_t to) {
-    while (from < to && !as_block(index, from)) {
-        from++;
-    }
-    int64_t end = from;
-    while (end < to && index->key[end] == UINT64_MAX && !fvi_index_apart(index, end)) {
-        end++;
-    }
-    return (fvi_span){from, fvi_min(to, fvi_max(end, from + 1))};
-}
-
-static void fold_span(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
-                      const fvi_index *index, fvi_span span, const fvi_scratch *scratch, fvi_fold *fold) {
-    for (int64_t leaf = span.from, n; leaf < span.to; leaf += n) {
-        n = fvi_min(batch_of(plan, source), span.to - leaf);
-        fvi_tile_blocks(plan, run, item, source, index, leaf, (int)n, scratch, fold);
-    }
-}
-
 void fvi_walk_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_index *index, int64_t from,
                     int64_t to, const fvi_scratch *scratch, fvi_fold *fold) {
-    fvi_source source = source_of(plan, run, item);
-    int64_t first = from / FVI_BLOCK, end = fvi_ceil_div(to, FVI_BLOCK);
-    for (int k = 0; index->blocks == 0 && k < index->n; k++) {
-        fvi_span span = {fvi_max(index->span[k].from, first), fvi_min(index->span[k].to, end)};
-        fold_span(plan, run, item, &source, index, span, scratch, fold);
-    }
-    if (index->blocks == 0) {
-        return;
-    }
-    for (fvi_span span = next_span(index, first, end), next; span.from < end; span = next) {
-        next = next_span(index, span.to, end);
-        if (next.from < end && next.from > span.to) { /* reading runs on by itself within a span */
-            fvi_source_ask_block(&source, next.from);
-        }
-        fold_span(plan, run, item, &source, index, span, scratch, fold);
-    }
-}
-
-/* ---- columns ------------------------------------------------------------------------------------------------------- */
-
-/* Takes keys of block *b on, those in *word first, until there are 64 or no more. */
-static void fill_columns(const fvi_index *index, int64_t n_kv, int64_t *b, uint64_t *word, fvi_columns *columns) {
-    columns->n = columns->segments = 0;
-    while (*b < index->blocks && columns->n < FVI_LEAF) {
-        uint64_t taken = 0;
-        int at = columns->n;
-        for (; *word != 0 && columns->n < FVI_LEAF; *word &= *word - 1) {
-            int64_t key = *b * FVI_BLOCK + __builtin_ctzll(*word);
-            if (key < n_kv) {
-                columns->key[columns->n++] = (int32_t)key;
-                taken |= *word & -*word;
-            }
-        }
-        if (taken != 0) {
-            columns->segment[columns->segments].block = *b;
-            columns->segment[columns->segments].word = taken;
-            if (fvi_index_apart(index, *b)) {
-                fvi_compress_plan(taken, columns->segment[columns->segments].move);
-            }
-            columns->segment[columns->segments++].at = at;
-        }
-        if (*word == 0) {
-            ++*b;
-            *word = *b < index->blocks && !as_block(index, *b) ? index->key[*b] : 0;
-        }
-    }
-}
-
-void fvi_walk_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_index *index,
-                      const fvi_scratch *scratch) {
-    if (index->blocks == 0) {
-        return;
-    }
-    fvi_source source = source_of(plan, run, item);
-    fvi_columns leaf[2] = {{.index = index, .key = scratch->column}, {.index = index, .key = scratch->column + FVI_LEAF}};
-    fvi_fold piece = scratch->piece, total = scratch->total;
-    int64_t b = 0, rows = item->n_rows * plan->share;
-    uint64_t word = as_block(index, 0) ? 0 : index->key[0];
-    fill_columns(index, item->n_kv, &b, &word, &leaf[0]);
-    for (int i = 0; leaf[i % 2].n > 0; i++) {
-        if (i % (FVI_PIECE / FVI_LEAF) == 0) {
-            fvi_fold_clear(plan, &piece, rows);
-        }
-        fill_columns(index, item->n_kv, &b, &word, &leaf[(i + 1) % 2]);
-        fvi_source_ask(&source, leaf[(i + 1) % 2].key, leaf[(i + 1) % 2].n);
-        fvi_tile_columns(plan, run, item, &source, &leaf[i % 2], scratch, &piece);
-        if (leaf[(i + 1) % 2].n == 0 || (i + 1) % (FVI_PIECE / FVI_LEAF) == 0) {
-            fvi_fold_merge(plan, &total, &piece, rows);
+    fvi_source source = fvi_walk_source(plan, run, item);
+    for (int k = 0; k < index->n; k++) {
+        int64_t leaf = fvi_max(index->span[k].from, from / FVI_LEAF),
+                end = fvi_min(index->span[k].to, fvi_ceil_div(to, FVI_LEAF));
+        for (int64_t n; leaf < end; leaf += n) {
+            n = fvi_min(batch_of(plan, &source), end - leaf);
+            fvi_tile_blocks(plan, run, item, &source, index, leaf, (int)n, scratch, fold);
         }
     }
 }
