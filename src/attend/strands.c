@@ -141,6 +141,26 @@ static bool same_keys(const fvi_columns *a, const fvi_columns *b) {
     return a->n == b->n && memcmp(a->key, b->key, (size_t)a->n * sizeof *a->key) == 0;
 }
 
+/* The same where `other` just went on from the block and word that s stands at: neighbours mostly have the same columns, and then
+ * looking at the words is enough. */
+static void fill_beside(strand *s, const strand *other, int64_t block, uint64_t word) {
+    const int64_t through = fvi_min(other->block + 1, s->index.blocks);
+    const size_t words = (size_t)(through - block), apart = (size_t)(fvi_ceil_div(through, 64) - block / 64);
+    if (s->block != block || s->word != word ||
+        memcmp(s->index.key + block, other->index.key + block, words * sizeof *s->index.key) != 0 ||
+        memcmp(s->index.apart + block / 64, other->index.apart + block / 64, apart * sizeof *s->index.apart) != 0) {
+        fill_columns(s);
+        return;
+    }
+    int32_t *key = s->columns.key;
+    memcpy(key, other->columns.key, (size_t)other->columns.n * sizeof *key);
+    s->columns = other->columns;
+    s->columns.key = key;
+    s->columns.index = &s->index;
+    s->block = other->block;
+    s->word = other->word;
+}
+
 static void fold_columns(const fv_plan *plan, const fv_run *run, const fvi_leaf *leaf, strand *s) {
     if (s->leaves % (FVI_PIECE / FVI_LEAF) == 0) {
         begin_piece(plan, s);
@@ -157,9 +177,15 @@ static void fold_all_columns(const fv_plan *plan, const fv_run *run, const fvi_s
     while (left > 0) {
         fvi_leaf leaf;
         const fvi_columns *open = NULL;
+        const int64_t block = s[0].block;
+        const uint64_t word = s[0].word;
         left = 0;
         for (int t = 0; t < strands; t++) {
-            fill_columns(&s[t]);
+            if (t == 0) {
+                fill_columns(&s[t]);
+            } else {
+                fill_beside(&s[t], &s[0], block, word);
+            }
             if (s[t].columns.n == 0) {
                 continue;
             }
