@@ -29,7 +29,8 @@ static const char page_text[] =
     "              prefix_lm_*, global_sliding_window and block_causal_document are an additive bias, which skips nothing\n"
     "              (to 8,192 positions). Not expressible yet: the paper's two block-sparse patterns (uniform and variable\n"
     "              blocks chosen at run time), which need an index of blocks\n"
-    "  passes      how often a query tile reads K and V, and the bytes of its state, as FuseMax counts (MICRO 2024)\n\n"
+    "  passes      how often a query tile reads K and V, and the bytes of its state, as FuseMax counts (MICRO 2024)\n"
+    "  gna         neighborhood attention in one to three dimensions over dense attention, and what its forecast predicts\n\n"
     "--against runs the same cases of two builds in turn, a process a run, and prints the ratio of their medians.";
 
 static int parse(arguments *a, int argc, char **argv) {
@@ -43,7 +44,7 @@ static int parse(arguments *a, int argc, char **argv) {
     };
     cli_page page = {
         .name = "bench",
-        .usage = "[attention | decode | model | masks | passes] [options]",
+        .usage = "[attention | decode | model | masks | passes | gna] [options]",
         .text = page_text,
         .examples = "  fovea bench\n"
                     "  fovea bench attention --case '*/bf16/h32x8/*' -t 1\n"
@@ -61,7 +62,8 @@ static int parse(arguments *a, int argc, char **argv) {
     };
     int code = cli_parse(&page, &a->common, argc, argv);
     if (code == CLI_GO && a->group.n && !bench_group_find(a->group.text[0])) {
-        return terminal_error(EXIT_USAGE, "no group \"%s\": must be attention, decode, model, masks or passes", a->group.text[0]);
+        return terminal_error(EXIT_USAGE, "no group \"%s\": must be attention, decode, model, masks, passes or gna",
+                              a->group.text[0]);
     }
     if (code == CLI_GO && a->against) {
         int missing = common_readable("--against", a->against);

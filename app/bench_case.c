@@ -9,7 +9,7 @@
 
 static const bench_group groups[] = {
     {"attention", true, bench_attention_add}, {"decode", true, bench_decode_add},  {"model", true, bench_model_add},
-    {"masks", false, bench_masks_add},        {"passes", false, bench_passes_add},
+    {"masks", false, bench_masks_add},        {"passes", false, bench_passes_add}, {"gna", false, bench_gna_add},
 };
 
 const bench_group *bench_group_at(int i) { return i < CLI_COUNT(groups) ? &groups[i] : NULL; }

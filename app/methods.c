@@ -165,13 +165,13 @@ int command_methods(int argc, char **argv) {
     cli_page page = {
         .name = "methods",
         .usage = "[NAME] [options]",
-        .text =
-            "The attention methods that a recipe (-a) can name: on which axes each may stand, what it has, and where it was\n"
-            "published. With NAME: its parameters, their ranges and defaults.\n\n"
-            "A recipe names a method on each axis, with parameters after colons:\n"
-            "  prefill=window:size=1024,decode=window:size=1024,kv=f16\n"
-            "A bare method stands for prefill and decode, or the one that it works on; an empty recipe is dense attention. kv is the format of keys and\n"
-            "values: f32, f16, bf16, q8_0 or q4_0, one for both or two (kv=q8_0/q4_0), rotated with :rotate=1.",
+        .text = "The attention methods that a recipe (-a) can name: on which axes each may stand, what it has, and where it was\n"
+                "published. With NAME: its parameters, their ranges and defaults.\n\n"
+                "A recipe names a method on each axis, with parameters after colons:\n"
+                "  prefill=window:size=1024,decode=window:size=1024,kv=f16\n"
+                "A bare method stands for prefill and decode, or the one that it works on; an empty recipe is dense attention. "
+                "kv is the format of keys and\n"
+                "values: f32, f16, bf16, q8_0 or q4_0, one for both or two (kv=q8_0/q4_0), rotated with :rotate=1.",
         .examples =
             "  fovea methods\n"
             "  fovea methods window\n"

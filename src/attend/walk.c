@@ -7,8 +7,6 @@
 
 #include "attend/look.h"
 
-enum { FVI_BLOCK_KEYS = 40 };
-
 static fvi_source source_of(const fv_plan *plan, const fv_run *run, const fvi_item *item) {
     return (fvi_source){run->cache,    run->layer,    &run->k,   &run->v, plan->problem.packed ? 0 : item->sequence,
                         item->k_start, item->kv_head, item->n_kv};

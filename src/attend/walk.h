@@ -4,6 +4,8 @@
 
 #include "attend/tile.h"
 
+enum { FVI_BLOCK_KEYS = 40 }; /* a block of which more keys than this are visited is folded where it lies: see walk.c */
+
 /* Sets what the item's rows are, once the head's prepass is done: the selector's order of queries, and their positions. */
 void fvi_walk_place(const fv_plan *plan, void *workspace, fvi_item *item);
 /* The item's index: asks the selector, and takes out what the problem's own masks hide. */
