@@ -31,7 +31,8 @@ static const char page_text[] =
     "              blocks chosen at run time), which need an index of blocks\n"
     "  passes      how often a query tile reads K and V, and the bytes of its state, as FuseMax counts (MICRO 2024)\n"
     "  sparse      prompts by an index of random blocks or columns, beside dense: time against 1.15 times its density of\n"
-    "              dense's, and 2% of dense's\n\n"
+    "              dense's, and 2% of dense's\n"
+    "  gna         neighborhood attention in one to three dimensions over dense attention, and what its forecast predicts\n\n"
     "--against runs the same cases of two builds in turn, a process a run, and prints the ratio of their medians.";
 
 static int parse(arguments *a, int argc, char **argv) {
@@ -45,7 +46,7 @@ static int parse(arguments *a, int argc, char **argv) {
     };
     cli_page page = {
         .name = "bench",
-        .usage = "[attention | decode | model | masks | passes | sparse] [options]",
+        .usage = "[attention | decode | model | masks | passes | sparse | gna] [options]",
         .text = page_text,
         .examples = "  fovea bench\n"
                     "  fovea bench attention --case '*/bf16/h32x8/*' -t 1\n"
@@ -63,7 +64,7 @@ static int parse(arguments *a, int argc, char **argv) {
     };
     int code = cli_parse(&page, &a->common, argc, argv);
     if (code == CLI_GO && a->group.n && !bench_group_find(a->group.text[0])) {
-        return terminal_error(EXIT_USAGE, "no group \"%s\": must be attention, decode, model, masks, passes or sparse",
+        return terminal_error(EXIT_USAGE, "no group \"%s\": must be attention, decode, model, masks, passes, sparse or gna",
                               a->group.text[0]);
     }
     if (code == CLI_GO && a->against) {

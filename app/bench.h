@@ -8,6 +8,8 @@
 
 #include "cli.h"
 
+#include "fovea/experimental.h"
+
 #include <cJSON.h>
 
 enum { BENCH_NAME = 112, BENCH_RUNS_MAX = 1000, BENCH_EXTRAS = 4 };
@@ -51,6 +53,8 @@ typedef struct bench_machine {
     int n_told;
     const char *name;  /* of the case that runs, for the progress */
     double from, upto; /* its part of the whole, 0..1 */
+    bool gna_fitted;
+    fv_gna_costs gna_costs; /* of this machine, once fitted */
 } bench_machine;
 
 /* ---- cases ---- */
@@ -88,6 +92,7 @@ void bench_model_add(fv_context *ctx, bench_list *list);
 void bench_masks_add(fv_context *ctx, bench_list *list);
 void bench_passes_add(fv_context *ctx, bench_list *list);
 void bench_sparse_add(fv_context *ctx, bench_list *list);
+void bench_gna_add(fv_context *ctx, bench_list *list);
 
 /* "bf16/h32x8/d128/n4096" */
 const char *bench_shape(const bench_case *c, char out[BENCH_NAME]);

@@ -8,8 +8,13 @@
 #include <string.h>
 
 static const bench_group groups[] = {
-    {"attention", true, bench_attention_add}, {"decode", true, bench_decode_add},  {"model", true, bench_model_add},
-    {"masks", false, bench_masks_add},        {"passes", false, bench_passes_add}, {"sparse", false, bench_sparse_add},
+    {"attention", true, bench_attention_add},
+    {"decode", true, bench_decode_add},
+    {"model", true, bench_model_add},
+    {"masks", false, bench_masks_add},
+    {"passes", false, bench_passes_add},
+    {"sparse", false, bench_sparse_add},
+    {"gna", false, bench_gna_add},
 };
 
 const bench_group *bench_group_at(int i) { return i < CLI_COUNT(groups) ? &groups[i] : NULL; }

@@ -65,6 +65,40 @@ typedef int (*fv_on_index)(void *user, const fv_index_tile *tile);
 FV_API fv_status fv_plan_index(fv_plan *plan, const fv_run *run, void *workspace, size_t workspace_bytes, fv_on_index on_index,
                                void *user);
 
+/* ---- generalized neighborhood attention: how much faster it will be ------------------------------------------------------ */
+
+/* Hassani et al., Generalized Neighborhood Attention: Multi-dimensional Sparse Attention at the Speed of Light, 2025. The method
+ * is `gna` of recipes; this says beforehand what it visits and what that is worth. Tokens in row-major order, the first axis
+ * slowest. */
+typedef struct fv_gna {
+    int axes; /* 1..3 */
+    int64_t size[3], window[3], stride[3], dilation[3];
+    bool causal[3];
+} fv_gna;
+
+/* Time that the parts of a run take, a leaf (64 queries x 64 keys) of dense attention being 1. Another machine, width or type has
+ * others: `fovea bench gna` measures them. */
+typedef struct fv_gna_costs {
+    double tile;   /* a tile of 64 queries, whatever it visits */
+    double whole;  /* a leaf of which every query sees every key */
+    double masked; /* a block of keys folded where it lies, some hidden */
+    double column; /* 64 keys put side by side */
+    double look;   /* asking what a query sees of a block, where queries differ */
+} fv_gna_costs;
+FV_API fv_gna_costs fv_gna_costs_default(void);
+
+typedef struct fv_gna_forecast {
+    int64_t tiles, dense_leaves; /* of queries; what dense attention would fold */
+    int64_t whole_leaves, masked_leaves, column_leaves, looks;
+    uint64_t exact_pairs, visited_pairs;
+    double pair_bound; /* all pairs over those that are seen */
+    double tile_bound; /* dense leaves over visited ones: the paper's measure */
+    double speedup;    /* with the costs */
+} fv_gna_forecast;
+/* Counts leaf by leaf what a run of one head visits, without causal rule or window of the problem's own; allocates for the call
+ * about 13 bytes a token. NULL costs: the default. */
+FV_API fv_status fv_gna_predict(fv_context *ctx, const fv_gna *problem, const fv_gna_costs *costs, fv_gna_forecast *out);
+
 /* ---- work of decoding ------------------------------------------------------------------------------------------------- */
 
 /* Sanovar et al., Lean Attention, 2024. How evenly a batch of one-row decodes with uneven lengths lies on workers: keys that each

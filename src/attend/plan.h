@@ -26,7 +26,7 @@ enum {
     FVI_FOLD_ROWS = 1024,          /* the same where leaves are folded at once: packing K and V weighs more there */
     FVI_PARTIALS_BYTES = 64 << 20, /* for partial results, at most; items are not cut where that is too little */
     FVI_STRANDS = 4,               /* tiles of an item, at most, where each has an index of its own */
-    FVI_BLOCK_KEYS = 40,           /* a block of which more keys than this are visited is folded where it lies */
+    FVI_BLOCK_KEYS = 40,           /* a block of which more keys than this are visited is folded where it lies: see strands.c */
     FVI_STATS_BYTES = 64,          /* room for a thread's fv_run_stats */
     FVI_BATCH = 32,                /* leaves that generated tokens work on at once */
     FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */

@@ -3,9 +3,15 @@
 
 #include <string.h>
 
+/* clang-format off */
 static const fvi_method_family *const family[] = {
-    &fvi_methods_exact, &fvi_methods_layouts, &fvi_methods_patterns, &fvi_methods_static, &fvi_methods_tools,
+    &fvi_methods_exact,
+    &fvi_methods_layouts,
+    &fvi_methods_patterns,
+    &fvi_methods_static,
+    &fvi_methods_tools,
 };
+/* clang-format on */
 
 enum { FAMILIES = sizeof family / sizeof *family };
 

@@ -69,6 +69,24 @@ static const char *recipe_of(const layout *l, bool line) {
     return text;
 }
 
+/* The forecast counts what the run, of four heads, visited. */
+static void forecast_holds(fv_context *ctx, const layout *l, const fv_run_stats *stats) {
+    fv_gna gna = {.axes = l->axes};
+    for (int a = 0; a < l->axes; a++) {
+        gna.size[a] = l->size[a];
+        gna.window[a] = l->window[a];
+        gna.stride[a] = l->stride[a];
+        gna.dilation[a] = l->dilation[a];
+        gna.causal[a] = l->causal[a];
+    }
+    fv_gna_forecast f;
+    CHECK(fv_gna_predict(ctx, &gna, NULL, &f) == FV_OK, "%s", fv_message(ctx));
+    CHECK(4 * f.exact_pairs == stats->exact_pairs && 4 * f.visited_pairs == stats->visited_pairs &&
+              4 * (uint64_t)f.tiles == stats->tiles,
+          "%s: predicts %llu pairs, %llu visited, in %lld tiles", recipe_of(l, false), (unsigned long long)f.exact_pairs,
+          (unsigned long long)f.visited_pairs, (long long)f.tiles);
+}
+
 static void holds(fv_context *ctx, const layout *l, bool line, const char *golden, int number) {
     const char *recipe = recipe_of(l, line);
     int64_t n = tokens(l);
@@ -85,7 +103,8 @@ static void holds(fv_context *ctx, const layout *l, bool line, const char *golde
         int64_t differ = golden_differs(golden, name, s.at, n * n);
         CHECK(differ == 0, "%s: %lld pairs differ from NATTEN's", recipe, (long long)differ);
     }
-    run_holds_if(ctx, recipe, &x, &s, n > 300 ? 37 : 1, false);
+    fv_run_stats stats = run_holds_if(ctx, recipe, &x, &s, n > 300 ? 37 : 1, false);
+    forecast_holds(ctx, l, &stats);
     free(s.at);
     s = select_all(ctx, recipe, &x, true); /* the problem's own rule beside it */
     run_holds(ctx, recipe, &x, &s, n > 300 ? 37 : 1);
