@@ -114,7 +114,8 @@ static const fvi_method_row row[] = {
               .parameters = moa_parameters,
               .n_parameters = 2},
      .selector = &fvi_select_moa,
-     .masks_only = true},
+     .masks_only = true,
+     .profile = true},
     {.info = {.name = "power-attention",
               .title = "sinks, a window, and blocks at distances that are powers of two",
               .paper =
