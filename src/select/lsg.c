@@ -31,25 +31,39 @@ static size_t head_bytes(const double *value, const fvi_extent *extent) {
 }
 
 static size_t scratch_bytes(const double *value, const fvi_extent *extent) {
-    return (size_t)(extent->d_k + fvi_min(chunk_of(value), extent->n_kv)) * sizeof(float);
+    return (size_t)(FVI_BLOCK * extent->d_k + fvi_min(chunk_of(value), extent->n_kv)) * sizeof(float);
 }
 
 /* ---- the keys that are left ---- */
 
-/* Keys first..first + n - 1, at most `keep` of them. */
-static void keep_norm(const fvi_select *s, head *h, int64_t first, int64_t n, int64_t keep) {
-    float *row = s->scratch, *norm = row + s->sight->d_k;
-    for (int64_t j = 0; j < n; j++) {
-        s->sight->rows(s->sight, FVI_SIDE_K, first + j, 1, row);
-        norm[j] = 0;
-        for (int64_t c = 0; c < s->sight->d_k; c++) {
-            norm[j] += row[c] * row[c];
+/* Squared, of keys first..first + n - 1. */
+static void norms(const fvi_select *s, int64_t first, int64_t n, float *norm) {
+    float *row = s->scratch;
+    int64_t d = s->sight->d_k;
+    for (int64_t from = 0, rows; from < n; from += rows) {
+        rows = fvi_min(FVI_BLOCK, n - from);
+        s->sight->rows(s->sight, FVI_SIDE_K, first + from, rows, row);
+        for (int64_t j = 0; j < rows; j++) {
+            float sum = 0;
+            for (int64_t c = 0; c < d; c++) {
+                sum += row[j * d + c] * row[j * d + c];
+            }
+            norm[from + j] = sum;
         }
     }
+}
+
+/* Of keys first..first + n - 1 at most `keep`. */
+static void keep_norm(const fvi_select *s, head *h, int64_t first, int64_t n, int64_t keep) {
+    float *norm = (float *)s->scratch + FVI_BLOCK * s->sight->d_k;
+    norms(s, first, n, norm);
     for (int64_t j = 0; j < n; j++) {
-        int64_t before = 0;
-        for (int64_t k = 0; k < n; k++) {
-            before += norm[k] > norm[j] || (norm[k] == norm[j] && k < j);
+        int32_t before = 0;
+        for (int64_t k = 0; k < j; k++) {
+            before += norm[k] >= norm[j];
+        }
+        for (int64_t k = j + 1; k < n; k++) {
+            before += norm[k] > norm[j];
         }
         if (before < keep) {
             h->sparse[(first + j) / FVI_BLOCK] |= UINT64_C(1) << ((first + j) % FVI_BLOCK);

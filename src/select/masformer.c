@@ -19,13 +19,15 @@ static uint64_t seen(const void *arg, int64_t position, int64_t block) {
 }
 
 static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index) {
-    int64_t size = (int64_t)s->value[1];
+    int64_t size = (int64_t)s->value[1], from = (q->first - size + 1) / FVI_BLOCK, to = (q->last + size - 1) / FVI_BLOCK + 1;
     index->seen = seen;
     index->seen_arg = s->value;
     if (s->sight->layer < (int64_t)s->value[0]) {
         fvi_index_add_all(index);
+    } else if ((int64_t)s->value[2] == FORM_WINDOW) {
+        fvi_pattern_rows(s, q, from, to, index);
     } else {
-        fvi_pattern_rows(s, q, (q->first - size + 1) / FVI_BLOCK, (q->last + size - 1) / FVI_BLOCK + 1, index);
+        fvi_pattern_within(s, q, size, from, to, index);
     }
 }
 

@@ -26,11 +26,7 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     int64_t size = (int64_t)s->value[0], end = fvi_pattern_end(s, q, index);
     index->seen = seen;
     index->seen_arg = s->value;
-    if (fvi_pattern_floor(q->first, size) == fvi_pattern_floor(q->last, size)) {
-        fvi_pattern_alike(q, 0, end, index);
-    } else {
-        fvi_pattern_rows(s, q, 0, end, index);
-    }
+    fvi_pattern_within(s, q, size, 0, end, index);
 }
 
 const fvi_selector fvi_select_power = {.query_block = 64, .scope = FVI_SCOPE_TILE, .tile = tile};

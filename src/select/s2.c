@@ -63,12 +63,10 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     index->seen_arg = h;
     if (h->dense) {
         fvi_index_add_all(index);
-    } else if (first == fvi_pattern_floor(q->last, h->block)) {
-        fvi_pattern_alike(q, 0, end, index);
     } else {
         int64_t near = h->causal ? fvi_max(first / h->block - h->local, 0) * h->block / FVI_BLOCK : 0;
         fvi_pattern_alike(q, 0, fvi_min(near, end), index);
-        fvi_pattern_rows(s, q, near, end, index);
+        fvi_pattern_within(s, q, h->block, near, end, index);
     }
 }
 

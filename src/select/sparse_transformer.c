@@ -152,7 +152,7 @@ static void fixed_tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *
     int64_t from = fvi_max(fvi_pattern_floor(q->first, h->length), 0) / FVI_BLOCK;
     int64_t to = h->near ? fvi_max((fvi_pattern_floor(q->last, h->length) + h->length - 1) / FVI_BLOCK + 1, from) : from;
     fvi_pattern_alike(q, 0, fvi_min(from, end), index);
-    fvi_pattern_rows(s, q, from, fvi_min(to, end), index);
+    fvi_pattern_within(s, q, h->length, from, to, index);
     fvi_pattern_alike(q, to, end, index);
 }
 

@@ -52,7 +52,7 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
         fvi_pattern_rows(s, q, 0, end, index);
     } else {
         fvi_pattern_alike(q, 0, fvi_min(near, fvi_ceil_div(l->anchor, FVI_BLOCK)), index);
-        fvi_pattern_rows(s, q, near, (q->last + l->block - 1) / FVI_BLOCK + 1, index);
+        fvi_pattern_within(s, q, l->block, near, (q->last + l->block - 1) / FVI_BLOCK + 1, index);
     }
 }
 
