@@ -57,7 +57,7 @@ void fvi_walk_place(const fv_plan *plan, void *workspace, fvi_item *item) {
 static void call_tile(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
                       const fvi_query_tile *tile, fvi_index *index) {
     const fvi_choice *choice = &plan->choice;
-    if (tile->last < choice->break_even) {
+    if (choice->break_even > 0 && tile->last < choice->break_even) { /* rows may stand before key 0 */
         fvi_index_add_all(index);
         index->fell_back = true;
         return;

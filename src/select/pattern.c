@@ -47,3 +47,11 @@ void fvi_pattern_alike(const fvi_query_tile *q, int64_t from, int64_t to, fvi_in
         index->key[b] |= index->seen(index->seen_arg, q->last, b);
     }
 }
+
+void fvi_pattern_within(const fvi_select *s, const fvi_query_tile *q, int64_t size, int64_t from, int64_t to, fvi_index *index) {
+    if (fvi_pattern_floor(q->first, size) == fvi_pattern_floor(q->last, size)) {
+        fvi_pattern_alike(q, from, fvi_min(to, fvi_pattern_end(s, q, index)), index);
+    } else {
+        fvi_pattern_rows(s, q, from, to, index);
+    }
+}

@@ -23,6 +23,9 @@ uint64_t fvi_pattern_stride_bits(int64_t b, int64_t residue, int64_t stride);
 void fvi_pattern_rows(const fvi_select *s, const fvi_query_tile *q, int64_t from, int64_t to, fvi_index *index);
 /* Adds blocks from..to-1, of which all rows of the tile see the same keys. */
 void fvi_pattern_alike(const fvi_query_tile *q, int64_t from, int64_t to, fvi_index *index);
+/* fvi_pattern_alike where all rows lie in the same one of blocks of `size` positions that make a pattern, else
+ * fvi_pattern_rows. */
+void fvi_pattern_within(const fvi_select *s, const fvi_query_tile *q, int64_t size, int64_t from, int64_t to, fvi_index *index);
 /* One past the last block that a row of the tile can see. */
 int64_t fvi_pattern_end(const fvi_select *s, const fvi_query_tile *q, const fvi_index *index);
 

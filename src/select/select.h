@@ -100,6 +100,13 @@ extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation
 
 extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
+extern const fvi_selector fvi_select_hepos;          /* stride */
+extern const fvi_selector fvi_select_lsg;            /* block, sparse, factor, reduction, globals */
+extern const fvi_selector fvi_select_masformer;      /* dense, size, form */
+extern const fvi_selector fvi_select_moa;            /* alpha, beta */
+extern const fvi_selector fvi_select_power;          /* block, window, sinks */
+extern const fvi_selector fvi_select_s2;             /* block, local, stride, offset, dense_heads, dense_every */
+extern const fvi_selector fvi_select_star;           /* block, anchor, query */
 
 /* ---- rules ---- */
 

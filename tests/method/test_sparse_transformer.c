@@ -26,7 +26,7 @@ static bool fixed_sees(const void *arg, const where *w, int64_t i, int64_t j) {
 static void strided_holds(fv_context *ctx, pattern p) {
     char recipe[100];
     snprintf(recipe, sizeof recipe, "prefill=sparse-strided:stride=%d:form=%d:fallback=0", (int)p.l, (int)p.form);
-    pattern_holds(ctx, recipe, 2, true, strided_sees, &p);
+    pattern_holds(ctx, recipe, 2, false, strided_sees, &p);
 }
 
 static void fixed_holds(fv_context *ctx, pattern p) {
