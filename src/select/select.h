@@ -101,6 +101,11 @@ extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation
 extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
 
+extern const fvi_selector fvi_select_block_topk;  /* blocks, density */
+extern const fvi_selector fvi_select_flexprefill; /* gamma, tau, min */
+extern const fvi_selector fvi_select_oracle;      /* mass, density */
+extern const fvi_selector fvi_select_xattention;  /* stride, threshold */
+
 /* ---- rules ---- */
 
 /* The positions below n_kv that a query at `position` sees: at most two spans; returns their number. */
