@@ -108,6 +108,11 @@ extern const fvi_selector fvi_select_power;          /* block, window, sinks */
 extern const fvi_selector fvi_select_s2;             /* block, local, stride, offset, dense_heads, dense_every */
 extern const fvi_selector fvi_select_star;           /* block, anchor, query */
 
+extern const fvi_selector fvi_select_block_topk;  /* blocks, density */
+extern const fvi_selector fvi_select_flexprefill; /* gamma, tau, min */
+extern const fvi_selector fvi_select_oracle;      /* mass, density */
+extern const fvi_selector fvi_select_xattention;  /* stride, threshold */
+
 /* ---- rules ---- */
 
 /* The positions below n_kv that a query at `position` sees: at most two spans; returns their number. */

@@ -1,6 +1,8 @@
 /* sight.c - see sight.h. */
 #include "select/sight.h"
 
+#include "kernel/convert.h"
+
 #include <string.h>
 
 enum { CHUNK = 64 };
@@ -22,11 +24,27 @@ fvi_look fvi_look_open(const fvi_sight *sight, const float *q, int64_t rows, voi
     return look;
 }
 
-int fvi_look_scores(fvi_look *look, int64_t leaf, float scale, float *s) {
+int fvi_look_leaf(fvi_look *look, int64_t leaf) { return look->sight->pack(look->sight, leaf, look->room, look->kt); }
+
+void fvi_look_rows(const fvi_look *look, int64_t first, int64_t n, float scale, float *s) {
     const fvi_sight *sight = look->sight;
-    int n = sight->pack(sight, leaf, look->room, look->kt);
-    sight->ops->qk(look->qt, (int)look->rows, (int)sight->d_k, look->kt, scale, s);
+    const uint8_t *qt = (const uint8_t *)look->qt + first * fvi_tile_q_bytes(sight->ops, sight->d_k);
+    sight->ops->qk(qt, (int)n, (int)sight->d_k, look->kt, scale, s);
+}
+
+int fvi_look_scores(fvi_look *look, int64_t leaf, float scale, float *s) {
+    int n = fvi_look_leaf(look, leaf);
+    fvi_look_rows(look, 0, look->rows, scale, s);
     return n;
+}
+
+void fvi_sight_pack_rows(const fvi_sight *sight, const float *rows, int64_t n, int64_t d, void *room, void *kt) {
+    if (!sight->ops->half) {
+        sight->ops->pack_k[FV_F32](rows, d * (int64_t)sizeof(float), (int)n, (int)d, kt);
+        return;
+    }
+    fvi_convert_to_bf16(n * d, rows, room);
+    sight->ops->pack_k[FV_BF16](room, d * (int64_t)sizeof(uint16_t), (int)n, (int)d, kt);
 }
 
 void fvi_sight_means(const fvi_sight *sight, fvi_side side, int64_t block, float *row, float *out) {

@@ -47,6 +47,13 @@ size_t fvi_look_bytes(int64_t rows, int64_t d_k, int64_t d_v);
 fvi_look fvi_look_open(const fvi_sight *sight, const float *q, int64_t rows, void *memory);
 /* s (rows, 64), 64-byte aligned, = scale * q . k for keys 64 leaf ..; 0 for keys that are not there. Returns how many are. */
 int fvi_look_scores(fvi_look *look, int64_t leaf, float scale, float *s);
+/* The same in two steps: packs keys 64 leaf .., returns how many there are; then s (n, 64) of rows first .. first + n - 1. */
+int fvi_look_leaf(fvi_look *look, int64_t leaf);
+void fvi_look_rows(const fvi_look *look, int64_t first, int64_t n, float scale, float *s);
+
+/* Packs rows (n, d) of f32, n <= 64, as keys of the form `ops`, zeros for the others: d need not be the head's. kt has
+ * fvi_tile_k_bytes(d); room 128 d bytes; both 64-byte aligned. */
+void fvi_sight_pack_rows(const fvi_sight *sight, const float *rows, int64_t n, int64_t d, void *room, void *kt);
 
 /* Means of rows over consecutive blocks: out (ceil(n / block), d) of the side's n rows; the last block may be shorter and is
  * divided by what it has. `row` has room for 64 rows. */

@@ -1,0 +1,72 @@
+/* dynamic.c - registry rows: selectors that look at a prompt's queries and keys and need no training. */
+#include "method/method.h"
+
+static const fv_method_parameter block_topk_parameters[] = {
+    {.name = "blocks", .help = "blocks of 64 keys that a block of queries visits", .value = 32, .least = 2, .most = 1 << 24},
+    {.name = "density", .help = "or this share of the blocks it can see, if that is more", .value = 0, .least = 0, .most = 1},
+};
+
+static const fv_method_parameter flexprefill_parameters[] = {
+    {.name = "gamma", .help = "share of the attention of the last rows that is covered", .value = 0.9, .least = 0, .most = 1},
+    {.name = "tau", .help = "divergence below which a head's pattern is one of blocks", .value = 0.1, .least = 0, .most = 1},
+    {.name = "min",
+     .help = "keys that are kept at least, of columns and of diagonals",
+     .value = 512,
+     .least = 1,
+     .most = 1 << 24},
+};
+
+static const fv_method_parameter oracle_parameters[] = {
+    {.name = "mass", .help = "share of a query block's attention that is kept", .value = 0.95, .least = 0, .most = 1},
+    {.name = "density", .help = "not 0: this share of the blocks it can see instead", .value = 0, .least = 0, .most = 1},
+};
+
+static const fv_method_parameter xattention_parameters[] = {
+    {.name = "stride", .help = "rows and keys of a group, a power of 2", .value = 8, .least = 2, .most = 128},
+    {.name = "threshold", .help = "share of the estimated mass that is kept", .value = 0.9, .least = 0, .most = 1},
+};
+
+static const fvi_method_row row[] = {
+    {.info = {.name = "block-topk",
+              .title = "the blocks of keys whose means match a query block's mean best",
+              .paper = "",
+              .key = "",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = block_topk_parameters,
+              .n_parameters = 2},
+     .selector = &fvi_select_block_topk,
+     .masks_only = true},
+    {.info = {.name = "flexprefill",
+              .title = "columns and diagonals of blocks, or a map of blocks, as much as covers gamma of the attention",
+              .paper = "Lai et al., FlexPrefill: A Context-Aware Sparse Attention Mechanism, ICLR 2025",
+              .key = "flexprefill",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = flexprefill_parameters,
+              .n_parameters = 3},
+     .selector = &fvi_select_flexprefill,
+     .masks_only = true},
+    {.info = {.name = "oracle",
+              .title = "the blocks of keys that hold most of a query block's true attention",
+              .paper = "",
+              .key = "",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = oracle_parameters,
+              .n_parameters = 2},
+     .selector = &fvi_select_oracle,
+     .masks_only = true},
+    {.info = {.name = "xattention",
+              .title = "blocks of 128 by 128 keys scored along antidiagonals",
+              .paper = "Xu et al., XAttention: Block Sparse Attention with Antidiagonal Scoring, ICML 2025",
+              .key = "",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = xattention_parameters,
+              .n_parameters = 2},
+     .selector = &fvi_select_xattention,
+     .masks_only = true},
+};
+
+const fvi_method_family fvi_methods_dynamic = {row, sizeof row / sizeof *row};
