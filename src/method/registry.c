@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const fvi_method_family *const family[] = {
-    &fvi_methods_exact, &fvi_methods_layouts, &fvi_methods_patterns, &fvi_methods_static, &fvi_methods_tools,
+    &fvi_methods_exact, &fvi_methods_layouts, &fvi_methods_patterns, &fvi_methods_static, &fvi_methods_tools, &fvi_methods_trees,
 };
 
 enum { FAMILIES = sizeof family / sizeof *family };

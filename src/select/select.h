@@ -101,6 +101,8 @@ extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation
 extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
 
+extern const fvi_selector fvi_select_hip; /* k, block_q, block_k, window, sinks, stride, center */
+
 /* ---- rules ---- */
 
 /* The positions below n_kv that a query at `position` sees: at most two spans; returns their number. */

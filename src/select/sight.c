@@ -29,6 +29,12 @@ int fvi_look_scores(fvi_look *look, int64_t leaf, float scale, float *s) {
     return n;
 }
 
+void fvi_look_keys(fvi_look *look, const int32_t *key, int n, float scale, float *s) {
+    const fvi_sight *sight = look->sight;
+    sight->pack_keys(sight, key, n, look->room, look->kt);
+    sight->ops->qk(look->qt, (int)look->rows, (int)sight->d_k, look->kt, scale, s);
+}
+
 void fvi_sight_means(const fvi_sight *sight, fvi_side side, int64_t block, float *row, float *out) {
     int64_t n = side == FVI_SIDE_Q ? sight->n_q : sight->n_kv, d = side == FVI_SIDE_V ? sight->d_v : sight->d_k;
     for (int64_t b = 0; b * block < n; b++, out += d) {

@@ -32,6 +32,8 @@ struct fvi_sight {
     /* Packs keys 64 leaf .. of the form `ops` (at most 64, zeros for the others); room: 64 * (d_k + d_v)
      * floats, 64-byte aligned. Returns how many. */
     int (*pack)(const fvi_sight *sight, int64_t leaf, void *room, void *kt);
+    /* Packs keys key[0] .. key[n - 1], in any order, in the same way; n <= 64. */
+    void (*pack_keys)(const fvi_sight *sight, const int32_t *key, int n, void *room, void *kt);
 };
 
 /* Some query rows against any leaves of keys, by the tile's own products. */
@@ -47,6 +49,8 @@ size_t fvi_look_bytes(int64_t rows, int64_t d_k, int64_t d_v);
 fvi_look fvi_look_open(const fvi_sight *sight, const float *q, int64_t rows, void *memory);
 /* s (rows, 64), 64-byte aligned, = scale * q . k for keys 64 leaf ..; 0 for keys that are not there. Returns how many are. */
 int fvi_look_scores(fvi_look *look, int64_t leaf, float scale, float *s);
+/* The same for n <= 64 keys, wherever they are. */
+void fvi_look_keys(fvi_look *look, const int32_t *key, int n, float scale, float *s);
 
 /* Means of rows over consecutive blocks: out (ceil(n / block), d) of the side's n rows; the last block may be shorter and is
  * divided by what it has. `row` has room for 64 rows. */
