@@ -1,6 +1,8 @@
 /* look.c - rows of queries, keys and values for selectors, from tensors and caches of any format. */
 #include "attend/look.h"
 
+#include <string.h>
+
 static void query_rows(const fvi_looker *l, int64_t head, int64_t from, int64_t n, float *out) {
     const fv_problem *p = &l->plan->problem;
     int64_t batch = p->packed ? 0 : l->item->sequence;
@@ -68,6 +70,65 @@ static int pack_leaf(const fvi_sight *sight, int64_t leaf, void *room, void *kt)
     return keys.n;
 }
 
+/* Row `key` of K in the type that it is packed from. */
+static void key_row(const fvi_looker *l, bool half, int64_t key, uint8_t *out) {
+    const fvi_source *s = &l->source;
+    if (s->cache == NULL) {
+        const uint8_t *row = fvi_tensor_at(s->k, s->sequence, s->head, s->start + key);
+        int64_t size = (int64_t)fv_dtype_bytes(s->k->dtype, 1);
+        for (int64_t c = 0; c < s->k->shape[3]; c++) {
+            memcpy(out + c * size, row + c * s->k->stride[3] * size, (size_t)size);
+        }
+        return;
+    }
+    const fvi_page *page = fvi_cache_page(s->cache, s->layer, s->head, key / FVI_PAGE);
+    int64_t d = s->cache->desc.d_k, bytes = (int64_t)s->cache->k_row_bytes;
+    const uint8_t *row = page->k + key % FVI_PAGE * bytes;
+    fv_dtype dtype = s->cache->desc.k_dtype;
+    if (!fvi_quantised(dtype)) {
+        memcpy(out, row, fv_dtype_bytes(dtype, d));
+        return;
+    }
+    const uint16_t *scale = page->k_scale + key % FVI_PAGE;
+    if (half) {
+        l->plan->quant.to_bf16[dtype](row, bytes, scale, 1, (int)d, (uint16_t *)out);
+    } else {
+        l->plan->quant.to_f32[dtype](row, bytes, scale, 1, (int)d, (float *)out);
+    }
+}
+
+/* Copies rows of `bytes`, which are 16 or more apart in memory and a multiple of 16 long: a call of memcpy each would take longer
+ * than the products. */
+static void copy_keys(const fvi_looker *l, const int32_t *key, int n, int64_t bytes, uint8_t *out) {
+    const fvi_source *s = &l->source;
+    const uint8_t *base = s->cache != NULL ? NULL : fvi_tensor_at(s->k, s->sequence, s->head, s->start);
+    int64_t apart = s->cache != NULL ? (int64_t)s->cache->k_row_bytes : s->k->stride[2] * (int64_t)fv_dtype_bytes(s->k->dtype, 1);
+    fvi_page *const *page = s->cache != NULL ? fvi_cache_head_at(s->cache, s->layer, s->head)->page : NULL;
+    for (int j = 0; j < n; j++, out += bytes) {
+        const uint8_t *row = page != NULL ? page[key[j] / FVI_PAGE]->k + key[j] % FVI_PAGE * apart : base + key[j] * apart;
+        for (int64_t c = 0; c < bytes; c += 16) {
+            memcpy(out + c, row + c, 16);
+        }
+    }
+}
+
+static void pack_keys(const fvi_sight *sight, const int32_t *key, int n, void *room, void *kt) {
+    const fvi_looker *l = sight->source;
+    const fvi_source *s = &l->source;
+    fv_dtype dtype = s->cache != NULL ? s->cache->desc.k_dtype : s->k->dtype;
+    bool quantised = fvi_quantised(dtype), side_by_side = s->cache != NULL || s->k->stride[3] == 1;
+    fv_dtype packed = !quantised ? dtype : sight->ops->half ? FV_BF16 : FV_F32;
+    int64_t bytes = (int64_t)fv_dtype_bytes(packed, sight->d_k);
+    if (!quantised && side_by_side && bytes % 16 == 0) {
+        copy_keys(l, key, n, bytes, room);
+    } else {
+        for (int j = 0; j < n; j++) {
+            key_row(l, sight->ops->half, key[j], (uint8_t *)room + j * bytes);
+        }
+    }
+    sight->ops->pack_k[packed](room, bytes, n, (int)sight->d_k, kt);
+}
+
 fvi_sight fvi_looker_open(fvi_looker *looker, const fv_plan *plan, const fv_run *run, const fvi_item *item,
                           const fvi_scratch *scratch) {
     const fv_problem *p = &plan->problem;
@@ -92,5 +153,6 @@ fvi_sight fvi_looker_open(fvi_looker *looker, const fv_plan *plan, const fv_run 
                        .plain = &plan->ops[0],
                        .source = looker,
                        .rows = read_rows,
-                       .pack = pack_leaf};
+                       .pack = pack_leaf,
+                       .pack_keys = pack_keys};
 }

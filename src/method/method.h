@@ -26,6 +26,7 @@ extern const fvi_method_family fvi_methods_layouts;
 extern const fvi_method_family fvi_methods_patterns;
 extern const fvi_method_family fvi_methods_static;
 extern const fvi_method_family fvi_methods_tools;
+extern const fvi_method_family fvi_methods_trees;
 
 const fvi_method_row *fvi_method_row_find(const char *name, size_t size);
 

@@ -11,6 +11,7 @@ static const fvi_method_family *const family[] = {
     &fvi_methods_patterns,
     &fvi_methods_static,
     &fvi_methods_tools,
+    &fvi_methods_trees,
 };
 /* clang-format on */
 

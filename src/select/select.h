@@ -113,6 +113,8 @@ extern const fvi_selector fvi_select_flexprefill; /* gamma, tau, min */
 extern const fvi_selector fvi_select_oracle;      /* mass, density */
 extern const fvi_selector fvi_select_xattention;  /* stride, threshold */
 
+extern const fvi_selector fvi_select_hip; /* k, block_q, block_k, window, sinks, stride, center */
+
 /* ---- rules ---- */
 
 /* The positions below n_kv that a query at `position` sees: at most two spans; returns their number. */

@@ -47,6 +47,12 @@ void fvi_sight_pack_rows(const fvi_sight *sight, const float *rows, int64_t n, i
     sight->ops->pack_k[FV_BF16](room, d * (int64_t)sizeof(uint16_t), (int)n, (int)d, kt);
 }
 
+void fvi_look_keys(fvi_look *look, const int32_t *key, int n, float scale, float *s) {
+    const fvi_sight *sight = look->sight;
+    sight->pack_keys(sight, key, n, look->room, look->kt);
+    sight->ops->qk(look->qt, (int)look->rows, (int)sight->d_k, look->kt, scale, s);
+}
+
 void fvi_sight_means(const fvi_sight *sight, fvi_side side, int64_t block, float *row, float *out) {
     int64_t n = side == FVI_SIDE_Q ? sight->n_q : sight->n_kv, d = side == FVI_SIDE_V ? sight->d_v : sight->d_k;
     for (int64_t b = 0; b * block < n; b++, out += d) {

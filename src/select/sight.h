@@ -32,6 +32,8 @@ struct fvi_sight {
     /* Packs keys 64 leaf .. of the form `ops` (at most 64, zeros for the others); room: 64 * (d_k + d_v)
      * floats, 64-byte aligned. Returns how many. */
     int (*pack)(const fvi_sight *sight, int64_t leaf, void *room, void *kt);
+    /* Packs keys key[0] .. key[n - 1], in any order, in the same way; n <= 64. */
+    void (*pack_keys)(const fvi_sight *sight, const int32_t *key, int n, void *room, void *kt);
 };
 
 /* Some query rows against any leaves of keys, by the tile's own products. */
@@ -54,6 +56,8 @@ void fvi_look_rows(const fvi_look *look, int64_t first, int64_t n, float scale, 
 /* Packs rows (n, d) of f32, n <= 64, as keys of the form `ops`, zeros for the others: d need not be the head's. kt has
  * fvi_tile_k_bytes(d); room 128 d bytes; both 64-byte aligned. */
 void fvi_sight_pack_rows(const fvi_sight *sight, const float *rows, int64_t n, int64_t d, void *room, void *kt);
+/* The same for n <= 64 keys, wherever they are. */
+void fvi_look_keys(fvi_look *look, const int32_t *key, int n, float scale, float *s);
 
 /* Means of rows over consecutive blocks: out (ceil(n / block), d) of the side's n rows; the last block may be shorter and is
  * divided by what it has. `row` has room for 64 rows. */

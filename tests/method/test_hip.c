@@ -1,0 +1,194 @@
+/* test_hip.c - the tree search against a search in double that keeps lists of segments, and against the official draft's choices.
+ *
+ * The official fused kernel needs a GPU; its draft in numba ran (tests/golden/select/README.md). It has no sinks and takes a
+ * range's first block. */
+#include "npy_golden.h"
+#include "structured_test.h"
+
+typedef struct options {
+    int64_t k, block_q, block_k, window, sinks, stride, center;
+} options;
+
+typedef struct segment {
+    int64_t from, to, order; /* blocks; place among all */
+    double score;
+} segment;
+
+static int by_score(const void *a, const void *b) {
+    const segment *x = a, *y = b;
+    if (x->score != y->score) {
+        return x->score > y->score ? -1 : 1;
+    }
+    return x->order < y->order ? -1 : 1;
+}
+
+static int by_place(const void *a, const void *b) {
+    const segment *x = a, *y = b;
+    return x->order < y->order ? -1 : 1;
+}
+
+/* The largest product of queries first, first + stride, ... last with the keys of the segment's representative block. */
+static double match(const heads *x, const options *o, int64_t head, int64_t first, int64_t last, const segment *g) {
+    if (g->from == g->to) {
+        return -INFINITY;
+    }
+    if (g->from * o->block_k < o->sinks) {
+        return INFINITY;
+    }
+    int64_t block = o->center ? g->from + (int64_t)floor((double)(g->to - g->from) / 2) : g->from;
+    double best = -INFINITY;
+    const float *k = x->k + head / (x->h_q / x->h_kv) * x->n * x->d, *q = x->q + head * x->n * x->d;
+    for (int64_t i = first; i <= last; i += o->stride) {
+        for (int64_t j = block * o->block_k; j < (block + 1) * o->block_k && j <= last; j++) {
+            double s = 0;
+            for (int64_t c = 0; c < x->d; c++) {
+                s += (double)q[i * x->d + c] * k[j * x->d + c];
+            }
+            best = fmax(best, s);
+        }
+    }
+    return best;
+}
+
+/* What queries first..last see beyond their windows, as marks over keys; false if two scores were too close to tell. */
+static bool tree(const heads *x, const options *o, int64_t head, int64_t first, int64_t last, unsigned char *mark) {
+    int64_t keys = last + 1 - o->window, m = (o->k + o->block_k - 1) / o->block_k;
+    memset(mark, 0, (size_t)x->n);
+    if (keys <= o->k) {
+        memset(mark, 1, (size_t)(keys > 0 ? keys : 0));
+        return true;
+    }
+    int64_t blocks = (keys + o->block_k - 1) / o->block_k;
+    segment *list = malloc((size_t)(2 * m) * sizeof *list);
+    bool sure = true, open = false;
+    for (int64_t i = 0; i < m; i++) {
+        list[i] = (segment){blocks * i / m, blocks * (i + 1) / m, 0, 0};
+        open = open || list[i].to - list[i].from > 1;
+    }
+    while (open) {
+        segment *next = malloc((size_t)(2 * m) * sizeof *next);
+        for (int64_t i = 0; i < m; i++) {
+            int64_t cut = list[i].from + (int64_t)floor((double)(list[i].to - list[i].from) / 2);
+            next[2 * i] = (segment){list[i].from, cut, 2 * i, 0};
+            next[2 * i + 1] = (segment){cut, list[i].to, 2 * i + 1, 0};
+        }
+        for (int64_t i = 0; i < 2 * m; i++) {
+            next[i].score = match(x, o, head, first, last, &next[i]);
+        }
+        qsort(next, (size_t)(2 * m), sizeof *next, by_score);
+        double in = next[m - 1].score, out = next[m].score;
+        sure = sure && (isinf(in) || isinf(out) || fabs(in - out) > 1e-5 * fabs(in));
+        qsort(next, (size_t)m, sizeof *next, by_place);
+        free(list);
+        list = next;
+        open = false;
+        for (int64_t i = 0; i < m; i++) {
+            open = open || list[i].to - list[i].from > 1;
+        }
+    }
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = list[i].from * o->block_k; j < list[i].to * o->block_k && j <= last; j++) {
+            mark[j] = 1;
+        }
+    }
+    free(list);
+    return sure;
+}
+
+static void recipe_of(const options *o, char *recipe, size_t size) {
+    snprintf(recipe, size, "prefill=hip:k=%d:block_q=%d:block_k=%d:window=%d:sinks=%d:stride=%d:center=%d:fallback=0", (int)o->k,
+             (int)o->block_q, (int)o->block_k, (int)o->window, (int)o->sinks, (int)o->stride, (int)o->center);
+}
+
+static void holds(fv_context *ctx, const options *o, heads *x) {
+    char recipe[160];
+    recipe_of(o, recipe, sizeof recipe);
+    selection s = select_all(ctx, recipe, x, true);
+    unsigned char *mark = malloc((size_t)x->n);
+    int64_t wrong = 0, unsure = 0;
+    for (int64_t head = 0; head < x->h_q; head++) {
+        for (int64_t first = 0; first < x->n; first += o->block_q) {
+            int64_t last = first + o->block_q < x->n ? first + o->block_q - 1 : x->n - 1;
+            if (!tree(x, o, head, first, last, mark)) {
+                unsure++;
+                continue;
+            }
+            for (int64_t i = first; i <= last; i++) {
+                for (int64_t j = 0; j < x->n; j++) {
+                    wrong += s.at[(head * x->n + i) * x->n + j] != (j <= i && (mark[j] || i - j < o->window));
+                }
+            }
+        }
+    }
+    CHECK(wrong == 0, "%s, n %lld, d %lld: %lld pairs differ", recipe, (long long)x->n, (long long)x->d, (long long)wrong);
+    CHECK(unsure <= 1 + x->h_q * x->n / o->block_q / 20, "%s: %lld blocks of queries are too close to tell", recipe,
+          (long long)unsure);
+    run_holds(ctx, recipe, x, &s, x->n > 300 ? 37 : 1);
+    chunks_hold(ctx, recipe, x, &s, 64);
+    chunks_hold(ctx, recipe, x, &s, 192);
+    free(mark);
+    free(s.at);
+}
+
+static void golden_holds(fv_context *ctx, const char *directory, const char *name, uint64_t seed, int64_t n, options o) {
+    char recipe[160];
+    recipe_of(&o, recipe, sizeof recipe);
+    heads x = heads_make(seed, 2, 1, n, 32);
+    selection s = select_all(ctx, recipe, &x, true);
+    int64_t differ = golden_differs(directory, name, s.at, n * n);
+    CHECK(differ == 0, "golden %s: %lld pairs differ", name, (long long)differ);
+    free(s.at);
+    heads_free(&x);
+}
+
+/* Part of a tile's rows, over keys that were there before. */
+static void late_rows_hold(fv_context *ctx) {
+    const char *recipe = "prefill=hip:k=32:window=64:sinks=4:fallback=0";
+    heads x = heads_structured(5, 2, 1, 500, 32);
+    selection whole = select_part(ctx, recipe, &x, 0, 500, 500, true), late = select_part(ctx, recipe, &x, 150, 350, 500, true);
+    const int64_t row = 192; /* the first whole tile */
+    for (int64_t head = 0; head < 2; head++) {
+        int64_t at = (head * 500 + row) * 500;
+        CHECK(memcmp(whole.at + at, late.at + at, 308 * 500) == 0, "rows after a cut in a tile select otherwise");
+        for (int64_t i = 150; i < row; i++) {
+            CHECK(late.at[(head * 500 + i) * 500 + i] && late.at[(head * 500 + i) * 500], "row %lld misses itself or the sink",
+                  (long long)i);
+        }
+    }
+    free(whole.at);
+    free(late.at);
+    heads_free(&x);
+}
+
+int main(int argc, char **argv) {
+    fv_context *ctx;
+    if (argc != 2 || fv_context_create(NULL, &ctx) != FV_OK) {
+        return 1;
+    }
+    static const int64_t length[] = {1, 63, 65, 200, 700};
+    for (int i = 0; i < 5; i++) {
+        for (int kind = 0; kind < 2; kind++) {
+            heads x =
+                (kind ? heads_structured : heads_make)((uint64_t)(i + 10 * kind), 4, i % 2 ? 4 : 2, length[i], i % 2 ? 64 : 32);
+            holds(ctx, &(options){64, 64, 2, 64, 16, 2, 1}, &x);
+            holds(ctx, &(options){48, 32, 1, 100, 0, 2, 0}, &x);
+            holds(ctx, &(options){30, 16, 4, 64, 3, 3, 1}, &x);
+            heads_free(&x);
+        }
+    }
+    golden_holds(ctx, argv[1], "0", 11, 448, (options){64, 64, 2, 64, 0, 2, 0});
+    golden_holds(ctx, argv[1], "1", 12, 448, (options){96, 32, 4, 64, 0, 2, 0});
+    golden_holds(ctx, argv[1], "2", 13, 401, (options){40, 64, 1, 100, 0, 1, 0});
+    late_rows_hold(ctx);
+    heads x = heads_structured(3, 4, 2, 600, 32);
+    dense_holds(ctx, "prefill=hip:k=600:fallback=0", &x);
+    dense_holds(ctx, "prefill=hip:k=600:block_q=32:fallback=0", &x);
+    double some = missing_mass(ctx, "prefill=hip:k=32:window=64:sinks=4:fallback=0", &x);
+    double more = missing_mass(ctx, "prefill=hip:k=128:window=64:sinks=4:fallback=0", &x);
+    CHECK(some > 0 && more < some, "missing mass %g with 32 keys, %g with 128", some, more);
+    printf("missing mass: k=32 %.4f, k=128 %.4f\n", some, more);
+    heads_free(&x);
+    fv_context_destroy(ctx);
+    printf("%d failures\n", failures);
+    return failures > 0;
+}
