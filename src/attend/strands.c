@@ -41,6 +41,7 @@ static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace,
     s->scratch.apart += number * fvi_ceil_div(words, 64);
     s->scratch.piece = fold_from(plan, &scratch->piece, row);
     s->scratch.total = fold_from(plan, &scratch->total, row);
+    s->scratch.select = (uint8_t *)scratch->select + (size_t)number * plan->at.scratch_bytes;
     s->columns.key = scratch->column + number * FVI_LEAF;
     fvi_walk_select(plan, run, workspace, &s->item, &s->scratch, &s->index);
 }

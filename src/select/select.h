@@ -57,7 +57,7 @@ typedef struct fvi_index {
 } fvi_index;
 
 /* What an index selector works with. `head_state` was filled by prepare and may not be changed by tile, which many threads call
- * at once, each with a `scratch` of its own; scratch keeps nothing from call to call. */
+ * at once, each with a `scratch` of its own, which keeps nothing from tile to tile but what index->seen reads of this one. */
 typedef struct fvi_select {
     const double *value;  /* the method's parameters in the order of its registry row */
     const double *number; /* of a profile: what was found for this layer and head; NULL without one */
