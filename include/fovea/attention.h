@@ -133,8 +133,9 @@ FV_API fv_status fv_tensor_to_dlpack(fv_context *ctx, const fv_tensor *view, voi
 /* ---- recipes ------------------------------------------------------------------------------------------------------ */
 
 /* A recipe names a method on each axis: "prefill=window:size=1024,decode=window:size=1024,kv=f16". A bare method
- * ("window:size=1024") stands for prefill and decode both, or for the one that it works on. An empty string is dense attention. The axis kv takes a format for K
- * and V, or one for each ("kv=q8_0/q4_0"), each with rotate=1 if its rows are to be rotated ("kv=q4_0:rotate=1"). */
+ * ("window:size=1024") stands for prefill and decode both, or for the one that it works on. An empty string is dense attention.
+ * The axis kv takes a format for K and V, or one for each ("kv=q8_0/q4_0"), each with rotate=1 if its rows are to be rotated
+ * ("kv=q4_0:rotate=1"). */
 typedef struct fv_recipe fv_recipe;
 struct fv_cache_desc;
 
@@ -221,6 +222,8 @@ typedef struct fv_problem {
     bool has_alibi;       /* ALiBi slopes come at run: score -= slope[h] * |position_q - position_k| */
     bool has_sink_logits; /* a logit per query head joins each row's softmax without a value */
     bool has_key_mask;    /* a mask over keys comes at run */
+    float max_error;      /* 0: off. Else some rows of each head are computed densely too (the last 64, and 64 before them), and
+                           * a head whose outputs differ there by more than this, relative to their size, is run densely */
     const fv_recipe
         *recipe; /* NULL: dense. A recipe's window and the problem's both apply. Borrowed until the plan is destroyed */
     fv_phase
@@ -260,6 +263,9 @@ typedef struct fv_run_stats {
     uint64_t tiles;          /* query tiles, of a head each, that a method chose keys for; 0 where a rule is enough */
     uint64_t fallback_tiles; /* of those, tiles that were run dense because the method gives up there */
     double select_seconds;   /* of all threads together, spent on choosing; part of the run's time */
+    uint64_t audited_heads;  /* heads, times sequences, that max_error had checked */
+    uint64_t dense_heads;    /* of those, heads that were run densely since their error was larger */
+    double worst_error;      /* the largest estimate of a head's error */
 } fv_run_stats;
 
 /* The operands of one run. Zero-initialise, set what the problem asked for.

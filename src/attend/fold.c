@@ -43,11 +43,12 @@ static void add_sink(const fv_plan *plan, float logit, float *m, float *sum, flo
 
 void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_fold *fold) {
     const fv_problem *p = &plan->problem;
-    int64_t rows = item->n_rows * plan->share, batch = p->packed ? 0 : item->sequence;
-    int64_t n_rows_out = run->q.shape[2];
+    int64_t rows = item->n_rows * plan->share, batch = p->packed || item->compact ? 0 : item->sequence;
+    int64_t n_rows_out = run->out.shape[2];
     for (int64_t r = 0; r < rows; r++) {
         float *out = fold->out + r * plan->d_pad;
         int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + fvi_item_query(item, plan->share, r);
+        i = item->compact ? item->row0 + r / plan->share : i;
         if (p->has_sink_logits) {
             add_sink(plan, run->sink_logits[head] * (float)FVI_LOG2E, &fold->m[r], &fold->sum[r], out);
         }
@@ -58,7 +59,7 @@ void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         if (run->cache != NULL && run->cache->desc.rotate_v) {
             plan->quant.rotate(out, (int)p->d_v);
         }
-        fvi_store_row(p->out_dtype, out, p->d_v, fvi_tensor_at(&run->out, batch, head, i), run->out.stride[3]);
+        fvi_store_row(run->out.dtype, out, p->d_v, fvi_tensor_at(&run->out, batch, head, i), run->out.stride[3]);
         if (run->lse != NULL) {
             run->lse[(batch * p->h_q + head) * n_rows_out + i] =
                 sum == 0 ? -INFINITY : (fold->m[r] + log2f(sum)) * (float)FVI_LN2;

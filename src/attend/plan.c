@@ -1,7 +1,8 @@
 /* plan.c - checks a problem, chooses block sizes, and lays the workspace out. */
 #include "attend/plan.h"
 
-#include "attend/source.h"
+#include "attend/audit.h"
+#include "attend/correct.h"
 
 #include <math.h>
 
@@ -42,6 +43,9 @@ static fv_status check_problem(fv_context *ctx, const fv_problem *p) {
     if (p->sinks > 0 && p->window == 0) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT, "sinks is %lld without a window; set window too", (long long)p->sinks);
     }
+    if (!(p->max_error >= 0)) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "max_error is %g; it must be 0 (off) or more", (double)p->max_error);
+    }
     if (p->packed && p->has_bias) {
         return fvi_fail(ctx, FV_ERR_UNSUPPORTED,
                         "an additive bias does not go with packed sequences; use a batch with kv_length");
@@ -59,7 +63,7 @@ static void choose_sizes(fv_plan *plan) {
     const fv_problem *p = &plan->problem;
     plan->group = p->h_q / p->h_kv;
     plan->indexed = plan->choice.selector->rule == NULL;
-    plan->share = plan->indexed ? 1 : plan->group;
+    plan->share = plan->indexed || plan->single ? 1 : plan->group;
     plan->d_pad = fvi_tile_pad(p->d_v);
     bool at_once = p->phase == FV_PREFILL && plan->ops[plan->has_half].fold != NULL;
     int64_t item_rows = at_once ? FVI_FOLD_ROWS : FVI_ITEM_ROWS;
@@ -147,20 +151,15 @@ static bool lay_out(fv_plan *plan) {
     at->items = take(&c, plan->max_items, sizeof(fvi_item));
     at->stats = take(&c, plan->threads, FVI_STATS_BYTES);
     at->head = take(&c, p->b * p->h_q, at->head_bytes);
+    at->dense = take(&c, plan->dense != NULL, plan->dense != NULL ? plan->dense->at.bytes : 0);
+    at->dense_row = take(&c, plan->dense_rows, sizeof(int32_t));
+    at->dense_out = take(&c, plan->dense_rows * p->h_q * p->d_v, sizeof(float));
     at->bytes = c.at;
     return !c.overflow;
 }
 
-fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **out) {
-    *out = NULL;
-    fv_status status = check_problem(ctx, problem);
-    if (status != FV_OK) {
-        return status;
-    }
-    fv_plan *plan = fvi_zalloc(ctx, 1, sizeof *plan);
-    if (plan == NULL) {
-        return fvi_fail(ctx, FV_ERR_MEMORY, "no memory for a plan (%zu bytes)", sizeof *plan);
-    }
+/* All that needs no memory of its own. */
+static void fill_in(fv_plan *plan, fv_context *ctx, const fv_problem *problem) {
     plan->ctx = ctx;
     plan->problem = *problem;
     if (plan->problem.scale == 0) {
@@ -179,29 +178,68 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     fvi_quant_init(&ctx->cpu, &plan->quant);
     fvi_rowop_init(&ctx->cpu, &plan->rowop);
     fvi_decode_init(&ctx->cpu, &plan->decode);
+}
+
+static fv_status check_recipe(fv_plan *plan) {
+    const fv_problem *p = &plan->problem;
+    if (p->recipe != NULL && plan->choice.profile == NULL && p->recipe->profile_path[p->phase][0] != '\0') {
+        return fvi_fail(plan->ctx, FV_ERR_STATE, "the recipe's profile %s was not read: fv_recipe_load does, or fv_recipe_attach",
+                        p->recipe->profile_path[p->phase]);
+    }
+    const fvi_extent extent = extent_of(p);
+    const fvi_selector *s = plan->choice.selector;
+    const char *reason = s->refuse == NULL ? NULL : s->refuse(plan->choice.value, &extent);
+    return reason == NULL ? FV_OK : fvi_fail(plan->ctx, FV_ERR_UNSUPPORTED, "%s", reason);
+}
+
+static fv_status create(fv_context *ctx, const fv_problem *problem, bool single, fv_plan **out);
+
+/* A plan for the rows that corrections and audits compute densely. */
+static fv_status create_dense(fv_plan *plan) {
+    const fv_problem *p = &plan->problem;
+    int64_t correct = plan->choice.delta > 0 ? fvi_correct_rows(plan->choice.delta, p->n_q) : 0;
+    int64_t audit = p->max_error > 0 ? fvi_min(p->n_q, FVI_AUDIT_LAST + FVI_AUDIT_SAMPLED) : 0;
+    plan->dense_rows = fvi_max(correct, audit);
+    if (correct == 0 && p->max_error == 0) {
+        return FV_OK;
+    }
+    fv_problem dense = *p;
+    dense.recipe = NULL;
+    dense.max_error = 0;
+    return create(plan->ctx, &dense, true, &plan->dense);
+}
+
+static fv_status create(fv_context *ctx, const fv_problem *problem, bool single, fv_plan **out) {
+    fv_plan *plan = *out = fvi_zalloc(ctx, 1, sizeof *plan);
+    if (plan == NULL) {
+        return fvi_fail(ctx, FV_ERR_MEMORY, "no memory for a plan (%zu bytes)", sizeof *plan);
+    }
+    fill_in(plan, ctx, problem);
+    plan->single = single;
     choose_sizes(plan);
-    if (problem->recipe != NULL && plan->choice.profile == NULL && problem->recipe->profile_path[problem->phase][0] != '\0') {
-        fv_plan_destroy(plan);
-        return fvi_fail(ctx, FV_ERR_STATE, "the recipe's profile %s was not read: fv_recipe_load does, or fv_recipe_attach",
-                        problem->recipe->profile_path[problem->phase]);
+    fv_status status = check_recipe(plan);
+    if (status == FV_OK) {
+        status = create_dense(plan);
     }
-    fvi_extent extent = extent_of(problem);
-    const char *reason =
-        plan->choice.selector->refuse == NULL ? NULL : plan->choice.selector->refuse(plan->choice.value, &extent);
-    if (reason != NULL) {
-        fv_plan_destroy(plan);
-        return fvi_fail(ctx, FV_ERR_UNSUPPORTED, "%s", reason);
+    if (status == FV_OK && !lay_out(plan)) {
+        status = fvi_fail(ctx, FV_ERR_MEMORY, "the workspace of this problem would be larger than memory can be");
     }
-    if (!lay_out(plan)) {
+    if (status != FV_OK) {
         fv_plan_destroy(plan);
-        return fvi_fail(ctx, FV_ERR_MEMORY, "the workspace of this problem would be larger than memory can be");
+        *out = NULL;
     }
-    *out = plan;
-    return FV_OK;
+    return status;
+}
+
+fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **out) {
+    *out = NULL;
+    fv_status status = check_problem(ctx, problem);
+    return status == FV_OK ? create(ctx, problem, false, out) : status;
 }
 
 void fv_plan_destroy(fv_plan *plan) {
     if (plan != NULL) {
+        fv_plan_destroy(plan->dense);
         fvi_release(plan->ctx, plan, 1, sizeof *plan);
     }
 }

@@ -27,7 +27,7 @@ enum {
     FVI_PARTIALS_BYTES = 64 << 20, /* for partial results, at most; items are not cut where that is too little */
     FVI_STRANDS = 4,               /* tiles of an item, at most, where each has an index of its own */
     FVI_BLOCK_KEYS = 40,           /* a block of which more keys than this are visited is folded where it lies: see strands.c */
-    FVI_STATS_BYTES = 64,          /* room for a thread's fv_run_stats */
+    FVI_STATS_BYTES = 128,         /* room for a thread's fv_run_stats */
     FVI_BATCH = 32,                /* leaves that generated tokens work on at once */
     FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */
 };
@@ -38,10 +38,11 @@ typedef struct fvi_layout {
     size_t key, apart, column, room, scratch; /* of an index: its bitmaps, columns put side by side, the selector's scratch */
     size_t scratch_bytes;                     /* of one tile */
     size_t thread_bytes;
-    size_t partial, partial_bytes; /* start; one partial result: rows x (d_pad + m + sum) */
-    size_t items;                  /* start of the item table */
-    size_t head, head_bytes;       /* what selectors keep: start; of one query head of one sequence */
-    size_t stats;                  /* start of per-thread statistics */
+    size_t partial, partial_bytes;      /* start; one partial result: rows x (d_pad + m + sum) */
+    size_t items;                       /* start of the item table */
+    size_t dense, dense_row, dense_out; /* workspace of the dense plan; rows that it computes, and what comes out */
+    size_t head, head_bytes;            /* what selectors keep: start; of one query head of one sequence */
+    size_t stats;                       /* start of per-thread statistics */
     size_t bytes;
 } fvi_layout;
 
@@ -59,6 +60,7 @@ struct fv_plan {
     int64_t group;
     int64_t share;        /* query heads of an item: the group, or 1 */
     bool indexed;         /* an index selector */
+    bool single;          /* an item for each query head all the same */
     int64_t tile;         /* positions of its tile; tiles and items are cut at absolute multiples */
     int64_t q_block;      /* positions of an item at most */
     int64_t rows;         /* rows of an item at most */
@@ -68,6 +70,8 @@ struct fv_plan {
     int64_t partial_rows; /* rows of a partial result */
     int64_t partials;     /* how many partial results fit */
     int64_t max_items;    /* of a run */
+    fv_plan *dense;       /* for rows that are computed densely beside the method; NULL if there are none */
+    int64_t dense_rows;   /* of them, most at once */
     int threads;
     fvi_layout at;
 };
@@ -83,7 +87,8 @@ typedef struct fvi_item {
     int64_t sequence, kv_head;
     int64_t head0;        /* first of its query heads */
     int64_t row0, n_rows; /* query positions of the item: row0 .. row0 + n_rows - 1 of the sequence, or of its order */
-    const int32_t *order; /* of the sequence's queries, by its selector; NULL: as they come */
+    const int32_t *order; /* of the sequence's queries, by its selector or who listed the item; NULL: as they come */
+    bool compact;         /* outputs go to the places in the order, not to where the queries stand */
     int64_t first, last;  /* least and largest position of a row */
     int64_t n_q, n_kv;    /* of the sequence */
     int64_t q_start, k_start;

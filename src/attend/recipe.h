@@ -7,15 +7,17 @@
 typedef struct fvi_choice {
     const fvi_selector *selector;
     double value[FVI_PARAMETERS];
+    int64_t delta;             /* rows from one that is corrected to the next (attend/correct.h); 0: no correction */
     int64_t break_even;        /* tiles of earlier positions are dense; 0: none */
     const fv_profile *profile; /* numbers for each layer and head, or NULL */
 } fvi_choice;
 
 struct fv_recipe {
     fv_context *ctx;
-    fvi_choice choice[2];                /* by fv_phase */
-    const struct fvi_method_row *row[2]; /* the methods that they are */
-    bool masks_only;                     /* hides keys that the cache keeps */
+    fvi_choice choice[2];                    /* by fv_phase */
+    const struct fvi_method_row *row[2];     /* the methods that they are */
+    const struct fvi_method_row *wrapper[2]; /* what stands around them, or NULL */
+    bool masks_only;                         /* hides keys that the cache keeps */
     bool kv_set;
     fv_dtype k_dtype, v_dtype;
     bool rotate_k, rotate_v;

@@ -38,13 +38,14 @@ static fvi_select select_of(const fv_plan *plan, void *workspace, const fvi_item
 
 void fvi_walk_place(const fv_plan *plan, void *workspace, fvi_item *item) {
     const fvi_selector *selector = plan->choice.selector;
+    if (selector->order != NULL && item->n_kv > 0) { /* there is no prepass without keys */
+        item->order = selector->order(head_state(plan, workspace, item));
+    }
     item->first = item->offset + item->row0;
     item->last = item->first + item->n_rows - 1;
-    item->order = NULL;
-    if (selector->order == NULL || item->n_kv == 0) { /* there is no prepass without keys */
+    if (item->order == NULL) {
         return;
     }
-    item->order = selector->order(head_state(plan, workspace, item));
     item->first = INT64_MAX;
     item->last = INT64_MIN;
     for (int64_t r = 0; r < item->n_rows; r++) {

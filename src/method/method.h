@@ -11,6 +11,7 @@ typedef struct fvi_method_row {
     fv_method info;
     const fvi_selector *selector; /* for the axes prefill and decode */
     bool masks_only;              /* hides keys, frees none */
+    bool wraps;                   /* stands around another method, in brackets: see recipe.c */
     bool profile;                 /* takes numbers for each layer and head from a profile */
     int64_t break_even;           /* of an index selector: tiles of earlier positions run dense unless fallback=0 */
 } fvi_method_row;

@@ -1,7 +1,7 @@
 /* recipe.c - the recipe parser: text to function tables and numbers.
  *
- *   recipe = item { "," item }      item = [ axis "=" ] method [ "@" path ] { ":" parameter "=" number } |
- *                                          "kv=" [ format "/" ] format
+ *   recipe = item { "," item }      item = [ axis "=" ] choice | "kv=" [ format "/" ] format
+ *   choice = method [ "@" path ] { ":" parameter "=" number } | wrapper "(" choice ")" { ":" parameter "=" number }
  *   format = type [ ":rotate=" ( "0" | "1" ) ]
  */
 #include "attend/recipe.h"
@@ -38,6 +38,15 @@ static piece cut(piece *rest, char mark) {
     *rest = (piece){rest->s + used, rest->n - used};
     return head;
 }
+
+/* A method as it was read. */
+typedef struct named {
+    const fvi_method_row *row, *wrapper; /* wrapper: what stands around it, or NULL */
+    fvi_choice choice;
+    piece path; /* of its profile */
+} named;
+
+static fv_status parse_choice(const parser *p, piece value, named *out);
 
 static fv_status fail(const parser *p, piece at, const char *what) {
     return fvi_fail(p->ctx, FV_ERR_ARGUMENT, "recipe '%s', column %d: '%.*s': %s", p->text, (int)(at.s - p->text) + 1, (int)at.n,
@@ -134,9 +143,38 @@ static fv_status parse_parameters(const parser *p, const fvi_method_row *row, pi
     return FV_OK;
 }
 
-/* axes 0: all that the method works on. */
-static fv_status parse_method(parser *p, piece value, unsigned axes) {
-    piece rest = value, path = cut(&rest, ':'), name = cut(&path, '@');
+/* name "(" method ")": the inner method's choice, corrected every so many rows. Its only kind today is delta. */
+static fv_status parse_wrapped(const parser *p, piece value, piece name, piece inner, piece rest, named *out) {
+    const fvi_method_row *wrapper = fvi_method_row_find(name.s, name.n);
+    if (wrapper == NULL || !wrapper->wraps) {
+        return fail(p, name, wrapper == NULL ? "no such method; `fovea methods` lists them" : "takes no method in brackets");
+    }
+    if (inner.n == 0 || inner.s[inner.n - 1] != ')') {
+        return fail(p, value, "the bracket is not closed");
+    }
+    inner.n--;
+    fv_status status = parse_choice(p, inner, out);
+    if (status == FV_OK && out->wrapper != NULL) {
+        return fail(p, value, "one correction is enough");
+    }
+    fvi_choice correction = {0};
+    if (status == FV_OK) {
+        status = parse_parameters(p, wrapper, rest, &correction);
+        out->wrapper = wrapper;
+        out->choice.delta = (int64_t)correction.value[0];
+    }
+    return status;
+}
+
+/* A method, its profile and its parameters. */
+static fv_status parse_choice(const parser *p, piece value, named *out) {
+    piece rest = value, head = cut(&rest, ':');
+    const char *bracket = memchr(head.s, '(', head.n);
+    if (bracket != NULL) {
+        piece name = {head.s, (size_t)(bracket - head.s)}, inner = {bracket + 1, head.n - name.n - 1};
+        return parse_wrapped(p, value, name, inner, rest, out);
+    }
+    piece path = head, name = cut(&path, '@');
     const fvi_method_row *row = fvi_method_row_find(name.s, name.n);
     if (row == NULL) {
         return fail(p, name, "no such method; `fovea methods` lists them");
@@ -144,28 +182,42 @@ static fv_status parse_method(parser *p, piece value, unsigned axes) {
     if (row->info.not_a_choice != NULL) {
         return fail(p, name, row->info.not_a_choice);
     }
-    axes = axes != 0 ? axes : row->info.axes & (FV_AXIS_PREFILL | FV_AXIS_DECODE);
-    if (axes == 0 || (row->info.axes & axes) != axes) {
-        return fail(p, name, "the method does not work on that axis");
+    if (row->wraps) {
+        return fail(p, name, "stands around another method: give that in brackets");
     }
     if (path.n > 0 && !row->profile) {
         return fail(p, path, "the method takes no profile");
     }
-    fvi_choice choice = {.selector = row->selector, .break_even = row->break_even};
-    fv_status status = parse_parameters(p, row, rest, &choice);
-    for (int phase = 0; phase < 2 && status == FV_OK; phase++) {
+    *out = (named){.row = row, .choice = {.selector = row->selector, .break_even = row->break_even}, .path = path};
+    return parse_parameters(p, row, rest, &out->choice);
+}
+
+/* axes 0: all that the method works on. */
+static fv_status parse_method(parser *p, piece value, unsigned axes) {
+    named m = {0};
+    fv_status status = parse_choice(p, value, &m);
+    if (status != FV_OK) {
+        return status;
+    }
+    unsigned works = m.row->info.axes & (m.wrapper != NULL ? m.wrapper->info.axes : ~0u);
+    axes = axes != 0 ? axes : works & (FV_AXIS_PREFILL | FV_AXIS_DECODE);
+    if (axes == 0 || (works & axes) != axes) {
+        return fail(p, value, "the method does not work on that axis");
+    }
+    for (int phase = 0; phase < 2; phase++) {
         if (axes & 1u << phase) {
             if (p->axis_set[phase]) {
                 return fail(p, value, "a second method for the same axis");
             }
             p->axis_set[phase] = true;
-            p->recipe->choice[phase] = choice;
-            p->recipe->row[phase] = row;
-            snprintf(p->recipe->profile_path[phase], sizeof p->recipe->profile_path[phase], "%.*s", (int)path.n, path.s);
-            p->recipe->masks_only |= row->masks_only;
+            p->recipe->choice[phase] = m.choice;
+            p->recipe->row[phase] = m.row;
+            p->recipe->wrapper[phase] = m.wrapper;
+            snprintf(p->recipe->profile_path[phase], sizeof p->recipe->profile_path[phase], "%.*s", (int)m.path.n, m.path.s);
+            p->recipe->masks_only |= m.row->masks_only;
         }
     }
-    return status;
+    return FV_OK;
 }
 
 static fv_status parse_item(parser *p, piece item) {
@@ -188,20 +240,34 @@ static fv_status parse_item(parser *p, piece item) {
     return fail(p, axis, is(axis, "kv") ? "a second format" : "no such axis; there are prefill, decode and kv");
 }
 
+static size_t write_method(const fv_recipe *r, int phase, char *text, size_t size) {
+    const fvi_method_row *row = r->row[phase], *wrapper = r->wrapper[phase];
+    const fvi_choice *choice = &r->choice[phase];
+    size_t used = 0;
+    if (wrapper != NULL) {
+        used += (size_t)snprintf(text, size, "%s(", wrapper->info.name);
+    }
+    used += (size_t)snprintf(text + used, size - used, "%s%s%s", row->info.name, r->profile_path[phase][0] != '\0' ? "@" : "",
+                             r->profile_path[phase]);
+    for (int i = 0; i < row->info.n_parameters && used < size; i++) {
+        used += (size_t)snprintf(text + used, size - used, ":%s=%.9g", row->info.parameters[i].name, choice->value[i]);
+    }
+    if (falls_back(row) && used < size) {
+        used += (size_t)snprintf(text + used, size - used, ":fallback=%d", choice->break_even > 0);
+    }
+    if (wrapper != NULL && used < size) {
+        used +=
+            (size_t)snprintf(text + used, size - used, "):%s=%lld", wrapper->info.parameters[0].name, (long long)choice->delta);
+    }
+    return used;
+}
+
 static void write_normal_form(fv_recipe *r) {
     static const char *const axis[2] = {"prefill", "decode"};
     size_t used = 0, size = sizeof r->text;
     for (int phase = 0; phase < 2; phase++) {
-        const fvi_method_row *row = r->row[phase];
-        used += (size_t)snprintf(r->text + used, size - used, "%s%s=%s%s%s", phase > 0 ? "," : "", axis[phase], row->info.name,
-                                 r->profile_path[phase][0] != '\0' ? "@" : "", r->profile_path[phase]);
-        for (int i = 0; i < row->info.n_parameters && used < size; i++) {
-            used += (size_t)snprintf(r->text + used, size - used, ":%s=%.9g", row->info.parameters[i].name,
-                                     r->choice[phase].value[i]);
-        }
-        if (falls_back(row) && used < size) {
-            used += (size_t)snprintf(r->text + used, size - used, ":fallback=%d", r->choice[phase].break_even > 0);
-        }
+        used += (size_t)snprintf(r->text + used, size - used, "%s%s=", phase > 0 ? "," : "", axis[phase]);
+        used += write_method(r, phase, r->text + used, size - used);
     }
     static const char *const rotated[2] = {"", ":rotate=1"};
     if (r->kv_set && r->k_dtype == r->v_dtype && r->rotate_k == r->rotate_v) {
@@ -259,7 +325,10 @@ bool fv_recipe_kv(const fv_recipe *recipe, fv_cache_desc *desc) {
 
 int64_t fv_recipe_grain(const fv_recipe *recipe) {
     const fvi_selector *s = recipe->choice[FV_PREFILL].selector;
-    return s->rule != NULL ? 1 : s->scope == FVI_SCOPE_PROMPT ? INT64_MAX : s->query_block;
+    return recipe->choice[FV_PREFILL].delta > 0 ? INT64_MAX
+           : s->rule != NULL                    ? 1
+           : s->scope == FVI_SCOPE_PROMPT       ? INT64_MAX
+                                                : s->query_block;
 }
 
 bool fv_recipe_masks_only(const fv_recipe *recipe) { return recipe->masks_only; }

@@ -25,7 +25,21 @@ static const fv_method_parameter random_parameters[] = {
     {.name = "seed", .help = "of the draw", .value = 1, .least = 0, .most = 1e9},
 };
 
+static const fv_method_parameter delta_parameters[] = {
+    {.name = "gamma", .help = "rows from one that is computed densely to the next", .value = 64, .least = 2, .most = 4096},
+};
+
 static const fvi_method_row row[] = {
+    {.info = {.name = "delta",
+              .title = "a correction over another method: delta(METHOD) adds what every gamma-th row lost",
+              .paper =
+                  "Willette, Lee, Hwang: Delta Attention: Fast and Accurate Sparse Attention Inference by Delta Correction, 2025",
+              .key = "delta-attention",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = delta_parameters,
+              .n_parameters = 1},
+     .wraps = true},
     {.info = {.name = "dilated",
               .title = "a sliding window with gaps",
               .paper = "Beltagy et al., Longformer: The Long-Document Transformer, 2020",

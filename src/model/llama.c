@@ -383,6 +383,9 @@ static fv_status attend(fv_session *s, const fvi_pass *p, int layer, int64_t n, 
     s->stats.tiles += stats.tiles;
     s->stats.fallback_tiles += stats.fallback_tiles;
     s->stats.select_seconds += stats.select_seconds;
+    s->stats.audited_heads += stats.audited_heads;
+    s->stats.dense_heads += stats.dense_heads;
+    s->stats.worst_error = stats.worst_error > s->stats.worst_error ? stats.worst_error : s->stats.worst_error;
     return status;
 }
 

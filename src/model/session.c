@@ -58,6 +58,7 @@ static fv_status make_plans(fv_session *s) {
         p.causal = true;
         p.recipe = s->recipe;
         p.phase = (fv_phase)phase;
+        p.max_error = phase == FV_PREFILL ? s->options.max_error : 0;
         status = fv_plan_create(s->ctx, &p, &s->plan[phase]);
     }
     return status;
@@ -152,7 +153,7 @@ static fv_status build(fv_session *s, const fv_session_options *options) {
     }
     status = fv_recipe_load(s->ctx, s->recipe_text, &s->recipe);
     if (status == FV_OK) {
-        s->grain = fv_recipe_grain(s->recipe);
+        s->grain = s->options.max_error > 0 ? INT64_MAX : fv_recipe_grain(s->recipe);
         status = check_profile(s, FV_PREFILL);
     }
     if (status == FV_OK) {
