@@ -52,9 +52,9 @@ void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         if (p->has_sink_logits) {
             add_sink(plan, run->sink_logits[head] * (float)FVI_LOG2E, &fold->m[r], &fold->sum[r], out);
         }
-        float sum = fold->sum[r];
+        float sum = fold->sum[r], by = 1 / sum;
         for (int64_t c = 0; c < p->d_v; c++) {
-            out[c] = sum == 0 ? 0.0f : out[c] / sum + 0.0f; /* + 0: no row tells by a zero's sign what it skipped */
+            out[c] = sum == 0 ? 0.0f : out[c] * by + 0.0f; /* + 0: no row tells by a zero's sign what it skipped */
         }
         if (run->cache != NULL && run->cache->desc.rotate_v) {
             plan->quant.rotate(out, (int)p->d_v);

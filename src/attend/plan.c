@@ -74,8 +74,8 @@ static void choose_sizes(fv_plan *plan) {
     }
     plan->rows = plan->q_block * plan->share;
     int64_t row_block = plan->ops[plan->has_half].row_block;
-    plan->sub_rows = fvi_min(plan->rows, row_block * (at_once ? 2 : fvi_max(1, 36 / row_block)));
-    plan->batch = p->phase == FV_DECODE ? FVI_BATCH : 1;
+    plan->sub_rows = fvi_min(plan->rows, row_block * fvi_max(1, 36 / row_block));
+    plan->batch = p->phase == FV_DECODE ? FVI_BATCH : at_once ? FVI_FOLD_LEAVES : 1;
     /* blocks of shorter sequences may be cut finer: at most one more a sequence, and as many again when items are halved */
     int64_t least_block = fvi_max(1, fvi_min(plan->q_block, FVI_PARTIAL_ROWS / plan->share));
     plan->max_items = p->b * p->h_q / plan->share * fvi_max(1, fvi_ceil_div(p->n_q, least_block) + plan->indexed);
@@ -127,9 +127,11 @@ static bool lay_out(fv_plan *plan) {
     layout_cursor c = {0};
     at->q = take(&c, plan->rows * fvi_tile_half_width(p->d_k), sizeof(float));
     at->q_row = take(&c, p->d_k, sizeof(float));
-    at->s = take(&c, plan->batch * plan->sub_rows * FVI_LEAF, sizeof(float));
-    at->kt = take(&c, fvi_tile_k_bytes(p->d_k), 1);
-    at->vt = take(&c, fvi_tile_v_bytes(p->d_v), 1);
+    at->s =
+        take(&c, fvi_max(plan->batch * plan->sub_rows, fvi_tile_fold_rows(&plan->ops[plan->has_half])) * FVI_LEAF, sizeof(float));
+    int64_t packed = p->phase == FV_DECODE ? 1 : plan->batch;
+    at->kt = take(&c, packed, (size_t)fvi_tile_k_bytes(p->d_k));
+    at->vt = take(&c, packed, (size_t)fvi_tile_v_bytes(p->d_v));
     at->vt_row = take(&c, fvi_tile_v_bytes(p->d_v), 1);
     at->gather = take(&c, (p->d_k + p->d_v) * FVI_LEAF, sizeof(float));
     at->out = take(&c, plan->rows * plan->d_pad, sizeof(float));
@@ -139,7 +141,7 @@ static bool lay_out(fv_plan *plan) {
     at->alpha = take(&c, fvi_max(plan->rows, plan->batch * plan->sub_rows), sizeof(float));
     at->total_m = take(&c, plan->rows, sizeof(float));
     at->total_sum = take(&c, plan->rows, sizeof(float));
-    at->seen = take(&c, fvi_max(plan->rows, plan->batch * plan->sub_rows), sizeof(uint64_t));
+    at->seen = take(&c, plan->batch * plan->rows, sizeof(uint64_t));
     lay_out_index(plan, &c);
     at->thread_bytes = c.at;
     c.at = 0;

@@ -27,11 +27,20 @@ void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, in
     }
 }
 
-void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch) {
+int64_t fvi_products_batch(const fv_plan *plan, const fvi_scratch *scratch, bool in_place) {
+    bool several = scratch->key != NULL ? in_place : scratch->ops->fold != NULL;
+    return several ? plan->batch : 1;
+}
+
+void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, int slot, const fvi_scratch *scratch) {
     if (scratch->key == NULL) {
+        uint8_t *kt = (uint8_t *)scratch->kt + slot * fvi_tile_packed_k(scratch->ops, plan->problem.d_k);
+        uint8_t *vt = (uint8_t *)scratch->vt + slot * fvi_tile_packed_v(scratch->ops, plan->problem.d_v);
         fvi_leaf_widen(&plan->quant, scratch->ops->half, plan->problem.d_k, plan->problem.d_v, scratch->gather, leaf);
-        scratch->ops->pack_k[leaf->k_dtype](leaf->k, leaf->k_row_bytes, leaf->n, (int)plan->problem.d_k, scratch->kt);
-        scratch->ops->pack_v[leaf->v_dtype](leaf->v, leaf->v_row_bytes, leaf->n, (int)plan->problem.d_v, scratch->vt);
+        scratch->ops->pack_k[leaf->k_dtype](leaf->k, leaf->k_row_bytes, leaf->n, (int)plan->problem.d_k, kt);
+        scratch->ops->pack_v[leaf->v_dtype](leaf->v, leaf->v_row_bytes, leaf->n, (int)plan->problem.d_v, vt);
+        leaf->kt = kt;
+        leaf->vt = vt;
     }
 }
 
@@ -53,7 +62,7 @@ void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
         fvi_rows k = key_rows(leaf);
         scratch->key->qk(q, (int)n, (int)p->d_k, &k, plan->scale, s);
     } else {
-        scratch->ops->qk(q, (int)n, (int)p->d_k, scratch->kt, plan->scale, s);
+        scratch->ops->qk(q, (int)n, (int)p->d_k, leaf->kt, plan->scale, s);
     }
 }
 
@@ -63,27 +72,28 @@ void fvi_products_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
         fvi_rows v = value_rows(leaf);
         scratch->value->pv(s, (int)n, alpha, &v, (int)plan->problem.d_v, (int)plan->d_pad, out);
     } else {
-        scratch->ops->pv(s, (int)n, alpha, scratch->vt, (int)plan->d_pad, out);
+        scratch->ops->pv(s, (int)n, alpha, leaf->vt, (int)plan->d_pad, out);
     }
 }
 
-bool fvi_products_fold(const fv_plan *plan, const fvi_scratch *scratch, int64_t first, int64_t n, const uint64_t *seen,
-                       fvi_fold *fold) {
-    return scratch->ops->fold(&(fvi_tile_fold){
-        .qt = fvi_products_query(plan, scratch, first),
+bool fvi_products_fold(const fv_plan *plan, const fvi_scratch *scratch, int leaves, int64_t n,
+                       const uint64_t *const seen[FVI_FOLD_LEAVES], fvi_fold *fold) {
+    fvi_tile_fold operands = {
+        .qt = fvi_products_query(plan, scratch, 0),
         .kt = scratch->kt,
         .vt = scratch->vt,
+        .leaves = leaves,
         .rows = (int)n,
         .d = (int)plan->problem.d_k,
         .d_pad = (int)plan->d_pad,
         .scale = plan->scale,
-        .seen = seen == NULL ? NULL : seen + first,
         .s = scratch->s,
-        .m = fold->m + first,
-        .sum = fold->sum + first,
-        .alpha = scratch->alpha,
-        .out = fold->out + first * plan->d_pad,
-    });
+        .m = fold->m,
+        .sum = fold->sum,
+        .out = fold->out,
+    };
+    memcpy(operands.seen, seen, (size_t)leaves * sizeof *seen);
+    return scratch->ops->fold(&operands);
 }
 
 /* ---- values that are not finite ------------------------------------------------------------------------------------ */
@@ -115,7 +125,7 @@ static bool finite_row(const uint8_t *row, fv_dtype dtype, int64_t d) {
 bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch) {
     if (scratch->value == NULL) {
         int64_t n = plan->d_pad * fvi_round_up(leaf->n, 2);
-        return scratch->ops->half ? finite_16(scratch->vt, n, 0x7f80) : finite_32(scratch->vt, n);
+        return scratch->ops->half ? finite_16(leaf->vt, n, 0x7f80) : finite_32(leaf->vt, n);
     }
     bool finite = true;
     if (fvi_quantised(leaf->v_dtype)) { /* only a scale can be none */
@@ -131,8 +141,8 @@ bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
 }
 
 /* A copy of packed V in which the values of unseen keys are zero. */
-static void hide_packed(const fv_plan *plan, const fvi_scratch *scratch, uint64_t seen) {
-    const uint8_t *from = scratch->vt;
+static void hide_packed(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, uint64_t seen) {
+    const uint8_t *from = leaf->vt;
     size_t size = scratch->ops->half ? 2 : 4, row = scratch->ops->half ? 2 * (size_t)plan->d_pad : (size_t)plan->d_pad;
     memcpy(scratch->vt_row, from, (size_t)fvi_tile_v_bytes(plan->problem.d_v) / (scratch->ops->half ? 2 : 1));
     for (size_t j = 0; j < FVI_LEAF; j++) {
@@ -180,7 +190,7 @@ void fvi_products_values_apart(const fv_plan *plan, const fvi_leaf *leaf, const 
             fvi_rows v = hide_rows(plan, leaf, scratch, seen[r]);
             scratch->value->pv(s, 1, alpha + r, &v, (int)plan->problem.d_v, (int)plan->d_pad, out);
         } else {
-            hide_packed(plan, scratch, seen[r]);
+            hide_packed(plan, leaf, scratch, seen[r]);
             scratch->ops->pv(s, 1, alpha + r, scratch->vt_row, (int)plan->d_pad, out);
         }
     }

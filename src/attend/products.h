@@ -11,15 +11,17 @@ void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scra
 void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
 /* Row `row` of the item's queries, which stands in scratch->q_row, packed. */
 void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
-/* To be called for a leaf before its products; a prompt's quantised rows are widened to scratch->gather, and `leaf` names those.
- */
-void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch);
+/* How many leaves may be open at once. */
+int64_t fvi_products_batch(const fv_plan *plan, const fvi_scratch *scratch, bool in_place);
+/* To be called for a leaf before its products; `slot` counts the leaves that are open at once. A prompt's quantised rows are
+ * widened to scratch->gather, and `leaf` names those. */
+void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, int slot, const fvi_scratch *scratch);
 /* Whether no value of the leaf is an infinity or NaN. */
 bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch);
-/* All three stages at once for rows first .. first + n - 1, where the kernels can: false if not. `seen` (rows of the item) as in
- * fvi_tile_fold, and n like its rows. */
-bool fvi_products_fold(const fv_plan *plan, const fvi_scratch *scratch, int64_t first, int64_t n, const uint64_t *seen,
-                       fvi_fold *fold);
+/* All three stages at once for the leaves that are open and the item's first n rows, where the kernels can: false if not. n and
+ * `seen` as in fvi_tile_fold. */
+bool fvi_products_fold(const fv_plan *plan, const fvi_scratch *scratch, int leaves, int64_t n,
+                       const uint64_t *const seen[FVI_FOLD_LEAVES], fvi_fold *fold);
 /* s (n, 64) = scaled products of rows first .. first + n - 1 with the leaf's keys. */
 void fvi_products_scores(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, int64_t first, int64_t n,
                          float *s);

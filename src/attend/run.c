@@ -22,8 +22,13 @@ static void run_item(void *arg, int64_t i, int worker) {
         fvi_index index;
         fvi_walk_select(plan, j->run, j->workspace, item, &scratch, &index);
         for (int64_t from = 0; from < item->n_kv; from += FVI_PIECE) {
+            int64_t to = fvi_min(from + FVI_PIECE, item->n_kv);
+            if (from == 0) { /* to merge it with nothing would change nothing but the sign of a zero */
+                fvi_walk_piece(plan, j->run, item, &index, from, to, &scratch, &scratch.total);
+                continue;
+            }
             fvi_fold_clear(plan, &scratch.piece, rows);
-            fvi_walk_piece(plan, j->run, item, &index, from, fvi_min(from + FVI_PIECE, item->n_kv), &scratch, &scratch.piece);
+            fvi_walk_piece(plan, j->run, item, &index, from, to, &scratch, &scratch.piece);
             fvi_fold_merge(plan, &scratch.total, &scratch.piece, rows);
         }
     }

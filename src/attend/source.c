@@ -23,6 +23,10 @@ void fvi_load_row(fv_dtype dtype, const void *data, int64_t stride, int64_t n, f
 }
 
 void fvi_store_row(fv_dtype dtype, const float *row, int64_t n, void *data, int64_t stride) {
+    if (dtype == FV_F32 && stride == 1) {
+        memcpy(data, row, (size_t)n * sizeof *row);
+        return;
+    }
     if (dtype == FV_F32) {
         float *x = data;
         for (int64_t i = 0; i < n; i++) {

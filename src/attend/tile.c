@@ -206,10 +206,10 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
     }
 }
 
-static void open_leaf(const fv_plan *plan, const fvi_scratch *scratch, fvi_leaf *leaf) {
+static void open_leaf(const fv_plan *plan, int slot, const fvi_scratch *scratch, fvi_leaf *leaf) {
     scratch->stats->k_rows += (uint64_t)leaf->n;
     scratch->stats->v_rows += (uint64_t)leaf->n;
-    fvi_products_open_leaf(plan, leaf, scratch);
+    fvi_products_open_leaf(plan, leaf, slot, scratch);
 }
 
 /* What an open leaf is to the item's rows, of which the index lets some visit the keys `visited`. The view's leaf, index and
@@ -226,29 +226,44 @@ static void look_at(const fv_plan *plan, const fv_run *run, const fvi_item *item
 /* Whether scores of an item's rows need nothing between their product and their weight. */
 static bool plain_scores(const fv_problem *p) { return p->soft_cap == 0 && !p->has_alibi && !p->has_bias; }
 
-/* Folds the first rows of an item, where the kernels take them at once; returns how many. */
-static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int64_t rows,
-                            const fvi_scratch *scratch, fvi_fold *fold) {
-    const fvi_tile_ops *ops = scratch->ops;
-    if (scratch->key != NULL || ops->fold == NULL || !plain_scores(&plan->problem) || !(view->whole || view->finite)) {
-        return 0;
+/* Whether the kernels can take leaves, and rows, at once. */
+static bool takes_at_once(const fv_plan *plan, const leaf_view *view, int leaves, const fvi_scratch *scratch) {
+    bool can = scratch->key == NULL && scratch->ops->fold != NULL && plain_scores(&plan->problem);
+    for (int b = 0; b < leaves; b++) {
+        can = can && (view[b].whole || view[b].finite);
     }
-    uint64_t *seen = view->whole ? NULL : scratch->seen;
-    rows -= rows % ops->row_block;
-    uint64_t all = (uint64_t)(rows * FVI_LEAF);
-    fv_run_stats sum = {.visited_pairs = all, .exact_pairs = all};
-    if (seen != NULL) {
-        sum = (fv_run_stats){0};
-        look(plan, item, view, 0, rows, seen, &sum);
+    return can;
+}
+
+/* Looks at the rows of each leaf, which it counts; seen[b]: NULL where all see all keys. */
+static void look_at_once(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int leaves, int64_t rows,
+                         const fvi_scratch *scratch, const uint64_t *seen[FVI_FOLD_LEAVES], fv_run_stats *sum) {
+    for (int b = 0; b < leaves; b++) {
+        uint64_t *bits = scratch->seen + b * rows;
+        seen[b] = view[b].whole ? NULL : bits;
+        if (view[b].whole) {
+            sum->visited_pairs += (uint64_t)(rows * FVI_LEAF);
+            sum->exact_pairs += (uint64_t)(rows * FVI_LEAF);
+            continue;
+        }
+        look(plan, item, &view[b], 0, rows, bits, sum);
         for (int64_t r = 0; r < rows; r++) {
-            sum.exact_pairs += (uint64_t)fvi_count_bits(seen[r]);
+            sum->exact_pairs += (uint64_t)fvi_count_bits(bits[r]);
         }
     }
-    int64_t from = 0;
-    while (seen != NULL && from < rows && none_seen(seen + from, ops->row_block)) {
-        from += ops->row_block;
+}
+
+/* Folds the first rows of an item, where the kernels take them at once; returns how many. */
+static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int leaves, int64_t rows,
+                            const fvi_scratch *scratch, fvi_fold *fold) {
+    if (!takes_at_once(plan, view, leaves, scratch)) {
+        return 0;
     }
-    if (!fvi_products_fold(plan, scratch, from, rows - from, seen, fold)) {
+    rows -= rows % scratch->ops->row_block;
+    fv_run_stats sum = {0};
+    const uint64_t *seen[FVI_FOLD_LEAVES];
+    look_at_once(plan, item, view, leaves, rows, scratch, seen, &sum);
+    if (!fvi_products_fold(plan, scratch, leaves, rows, seen, fold)) {
         return 0;
     }
     scratch->stats->visited_pairs += sum.visited_pairs;
@@ -256,12 +271,16 @@ static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const lea
     return rows;
 }
 
+/* Generated tokens take leaves side by side, prompts at once or one after the other. */
 static void fold_views(const fv_plan *plan, const fv_run *run, const fvi_item *item, const leaf_view *view, int leaves,
                        const fvi_scratch *scratch, fvi_fold *fold) {
     int64_t rows = item->n_rows * plan->share;
-    int64_t done = leaves == 1 ? fold_at_once(plan, item, view, rows, scratch, fold) : 0;
+    int64_t done = fold_at_once(plan, item, view, leaves, rows, scratch, fold);
+    int step = scratch->key != NULL ? leaves : 1;
     for (int64_t r = done; r < rows; r += plan->sub_rows) {
-        fold_rows(plan, run, item, view, leaves, r, fvi_min(plan->sub_rows, rows - r), scratch, fold);
+        for (int b = 0; b < leaves; b += step) {
+            fold_rows(plan, run, item, view + b, step, r, fvi_min(plan->sub_rows, rows - r), scratch, fold);
+        }
     }
 }
 
@@ -271,7 +290,7 @@ void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *ite
     for (int b = 0; b < leaves; b++) {
         view[b] = (leaf_view){.key = (from + b) * FVI_LEAF, .index = index};
         fvi_source_leaf(source, from + b, scratch->gather, &view[b].leaf);
-        open_leaf(plan, scratch, &view[b].leaf);
+        open_leaf(plan, b, scratch, &view[b].leaf);
         look_at(plan, run, item, UINT64_MAX, scratch, &view[b]);
     }
     fold_views(plan, run, item, view, leaves, scratch, fold);
@@ -280,13 +299,13 @@ void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *ite
 void fvi_tile_open_block(const fv_plan *plan, const fvi_source *source, int64_t block, const fvi_scratch *scratch,
                          fvi_leaf *leaf) {
     fvi_source_leaf(source, block, scratch->gather, leaf);
-    open_leaf(plan, scratch, leaf);
+    open_leaf(plan, 0, scratch, leaf);
 }
 
 void fvi_tile_open_columns(const fv_plan *plan, const fvi_source *source, const fvi_columns *columns, const fvi_scratch *scratch,
                            fvi_leaf *leaf) {
     fvi_source_columns(source, columns->key, columns->n, plan->problem.d_k, plan->problem.d_v, scratch->room, leaf);
-    open_leaf(plan, scratch, leaf);
+    open_leaf(plan, 0, scratch, leaf);
 }
 
 void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_leaf *leaf, const fvi_index *index,

@@ -2,6 +2,7 @@
 #include "attend/walk.h"
 
 #include "attend/look.h"
+#include "attend/products.h"
 
 fvi_source fvi_walk_source(const fv_plan *plan, const fv_run *run, const fvi_item *item) {
     return (fvi_source){run->cache,    run->layer,    &run->k,   &run->v, plan->problem.packed ? 0 : item->sequence,
@@ -99,17 +100,15 @@ void fvi_walk_prepare(const fv_plan *plan, const fv_run *run, void *workspace, c
     scratch->stats->select_seconds += fvi_seconds() - began;
 }
 
-/* Leaves that may be open at once: one where they are packed or gathered, since scratch has room for one. */
-static int64_t batch_of(const fv_plan *plan, const fvi_source *source) { return fvi_source_in_place(source) ? plan->batch : 1; }
-
 void fvi_walk_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_index *index, int64_t from,
                     int64_t to, const fvi_scratch *scratch, fvi_fold *fold) {
     fvi_source source = fvi_walk_source(plan, run, item);
+    int64_t most = fvi_products_batch(plan, scratch, fvi_source_in_place(&source));
     for (int k = 0; k < index->n; k++) {
         int64_t leaf = fvi_max(index->span[k].from, from / FVI_LEAF),
                 end = fvi_min(index->span[k].to, fvi_ceil_div(to, FVI_LEAF));
         for (int64_t n; leaf < end; leaf += n) {
-            n = fvi_min(batch_of(plan, &source), end - leaf);
+            n = fvi_min(most, end - leaf);
             fvi_tile_blocks(plan, run, item, &source, index, leaf, (int)n, scratch, fold);
         }
     }

@@ -117,7 +117,7 @@ static double clock_rate(bout *r, const fvi_ceiling_op *clock) {
     return clock->work * STEPS / fastest;
 }
 
-static void pick(const fvi_cpu *cpu, fvi_ceiling_ops *ops) {
+void fvi_ceiling_pick(const fvi_cpu *cpu, fvi_ceiling_ops *ops) {
     fvi_ceiling_c(ops);
 #if defined(__x86_64__)
     if (cpu->avx2) {
@@ -181,7 +181,7 @@ static double read_rate(bout *r, const fvi_ceiling_ops *ops) {
 fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out) {
     *out = (fv_ceilings){0};
     fvi_ceiling_ops ops;
-    pick(&ctx->cpu, &ops);
+    fvi_ceiling_pick(&ctx->cpu, &ops);
     size_t threads = (size_t)ctx->threads;
     bout r = {.ctx = ctx, .part = part_bytes(ctx->threads)};
     r.spells = fvi_zalloc(ctx, threads, sizeof *r.spells);

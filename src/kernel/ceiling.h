@@ -30,6 +30,9 @@ typedef struct fvi_ceiling_ops {
     fvi_ceiling_read read[FVI_READS]; /* ways to read, of which a machine likes one best */
 } fvi_ceiling_ops;
 
+/* Portable C first, then overwritten level by level up to what `cpu` allows. */
+void fvi_ceiling_pick(const fvi_cpu *cpu, fvi_ceiling_ops *ops);
+
 void fvi_ceiling_c(fvi_ceiling_ops *ops);
 void fvi_ceiling_avx2(fvi_ceiling_ops *ops);
 void fvi_ceiling_avx512(fvi_ceiling_ops *ops);

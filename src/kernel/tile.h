@@ -15,20 +15,20 @@
 
 #include "base/base.h"
 
-enum { FVI_LEAF = 64 };
+enum { FVI_LEAF = 64, FVI_FOLD_LEAVES = 8 }; /* keys of a leaf; leaves that a fold takes at most */
 
 static inline int64_t fvi_tile_pad(int64_t d) { return fvi_round_up(d, 16); }
 /* Elements of a packed row of Q, and of a packed column of K, in the form of pairs. */
 static inline int64_t fvi_tile_half_width(int64_t d) { return fvi_round_up(d, 32); }
 
-/* A leaf that is folded into many rows at once: operands of qk, soften and pv. */
+/* Leaves that are folded into many rows at once: operands of qk, soften and pv. */
 typedef struct fvi_tile_fold {
-    const void *qt, *kt, *vt;
-    int rows, d, d_pad; /* rows: a multiple of row_block */
+    const void *qt, *kt, *vt;   /* packed leaves one after the other, as fvi_tile_packed_k and _v count them */
+    int leaves, rows, d, d_pad; /* rows: a multiple of row_block */
     float scale;
-    const uint64_t *seen; /* (rows): bit j: the row sees key j; NULL: all rows see all 64 */
-    float *s;             /* room for min(rows, 2 row_block) rows */
-    float *m, *sum, *alpha, *out;
+    const uint64_t *seen[FVI_FOLD_LEAVES]; /* (rows) of each leaf: bit j: the row sees key j; NULL: all rows see all keys */
+    float *s; /* room for row_block rows of scores, and of weights for FVI_FOLD_LEAVES leaves: fvi_tile_fold_rows */
+    float *m, *sum, *out;
 } fvi_tile_fold;
 
 /* Rows of K or V of one leaf, wherever they are: element (j, c) at data + j * row_bytes + c * size of dtype. Unaligned. */
@@ -55,20 +55,29 @@ typedef struct fvi_tile_ops {
      *   s[r][j] = 2^(x_j - ref), alpha[r] = 2^(m[r] - ref), sum[r] = sum[r] * alpha[r] + sum of the weights, m[r] = m'.
      * Half: the weights are left as 64 bf16 in the first half of the row's place, summed before they were rounded.
      * 2^-inf is 0 exactly, 2^0 is 1 exactly, NaN stays NaN; a weight's relative error is at most 2^-22.4 (half: 2^-18 before it
-     * is rounded to bf16, and of the sum), weights below 2^-126 may be 0. m, sum, alpha unaligned. */
+     * is rounded to bf16, and of the sum), weights below 2^-126 may be 0. m, sum, alpha unaligned.
+     * AMX: m' = m[r] where no weight then exceeds 2^8 as it is rounded; m is a reference of the row, and at most 8 below its
+     * maximum. */
     void (*soften)(float *s, int rows, float *m, float *sum, float *alpha);
 
     /* out (rows, d_pad): out[r] = out[r] * alpha[r] + sum_j p[r][j] vt[j]. p as soften leaves it. */
     void (*pv)(const float *p, int rows, const float *alpha, const void *vt, int d_pad, float *out);
 
-    /* The three in one, to the same bits; false, and nothing done, where it cannot (a width or scale that it does not take).
-     * Weights of keys that a row does not see are 0; their values must be finite. NULL in forms that gain nothing from it. */
+    /* The three in one, leaf after leaf, to the same bits; false, and nothing done, where it cannot (a width that it does not
+     * take). Weights of keys that a row does not see are 0; their values must be finite. NULL in forms that gain nothing. */
     bool (*fold)(const fvi_tile_fold *fold);
 } fvi_tile_ops;
 
 static inline int64_t fvi_tile_q_bytes(const fvi_tile_ops *ops, int64_t d) {
     return ops->half ? fvi_tile_half_width(d) * 2 : d * 4;
 }
+/* Bytes of a leaf of packed K, and of packed V. */
+static inline int64_t fvi_tile_packed_k(const fvi_tile_ops *ops, int64_t d) { return fvi_tile_q_bytes(ops, d) * FVI_LEAF; }
+static inline int64_t fvi_tile_packed_v(const fvi_tile_ops *ops, int64_t d) {
+    return fvi_tile_pad(d) * FVI_LEAF * (ops->half ? 2 : 4);
+}
+/* Rows of 64 floats that a fold needs room for. */
+static inline int64_t fvi_tile_fold_rows(const fvi_tile_ops *ops) { return ops->row_block * (1 + FVI_FOLD_LEAVES / 2); }
 /* Enough for packed K, and for packed V, of either form. */
 static inline int64_t fvi_tile_k_bytes(int64_t d) { return fvi_tile_half_width(d) * FVI_LEAF * 4; }
 static inline int64_t fvi_tile_v_bytes(int64_t d) { return fvi_tile_pad(d) * FVI_LEAF * 4; }

@@ -1,164 +1,258 @@
-/* tile_amx_fold.c - a leaf folded into many rows at once: qk, soften and pv of the bf16 tile with their parts interleaved.
+/* tile_amx_fold.c - soften on AMX, and several leaves folded into many rows at once.
  *
- * The products of AMX need one operation in 16 cycles, and soften needs the ports that they leave idle; but a core looks only a
- * few hundred operations ahead, so the two have to stand side by side in the program. Blocks of 32 rows pass through three
- * stages: while block b is softened, the first half of its rows goes with the values' products of block b - 1, the second half
- * with the keys' products of block b + 1. Scores of two blocks are in L1 at a time.
+ * A fold takes a block of 32 rows through all leaves: scores of one leaf after the other in L1, weights of all of them beside,
+ * then the values' products with the output in tile registers over all leaves. Loading and storing 32 rows of output takes
+ * as long as the values' products of one leaf, so eight leaves a fold cost little more than half of what one does.
  *
- * A row gets the bits that the three stages apart would give it: the scores are scaled as they are read. */
+ * That is open only to a row whose weights stay relative to one number: soften keeps a row's reference as long as no weight
+ * exceeds 2^8, though the row's maximum rise, and rescales to the new maximum where one does. The first leaf that a row sees does
+ * so; of later ones few. A row's scores decide it, leaf by leaf, so the bits are those of the stages apart. */
 #include "kernel/tile_amx_inline.h"
 
 enum { BLOCK = 2 * TILE, SCORES = BLOCK * FVI_LEAF };
 
-/* Half a block on its way from scores to weights. */
-typedef struct softening {
-    float *s;
-    const uint64_t *seen; /* NULL: all */
-    float *sum;
-    int row; /* the next */
-    __m512 scale, correction, part[LANES];
-    float ref[LANES] __attribute__((aligned(64)));
-} softening;
+/* ---- soften -------------------------------------------------------------------------------------------------------- */
 
-INLINE void load_scores(const softening *w, int r, __m512 x[COLUMNS]) {
-    const float *s = w->s + r * FVI_LEAF;
-    if (w->seen == NULL) {
-        UNROLL for (int i = 0; i < COLUMNS; i++) { x[i] = _mm512_load_ps(s + LANES * i); }
-    } else {
-        const __m512 hidden = _mm512_set1_ps(-__builtin_inff());
-        uint64_t seen = w->seen[r];
-        UNROLL for (int i = 0; i < COLUMNS; i++) {
-            x[i] = _mm512_mask_load_ps(hidden, (__mmask16)(seen >> LANES * i), s + LANES * i);
-        }
+/* A row's scores with a leaf: scaled as they are read; those of keys that `seen` has not count as -inf. */
+typedef struct score_row {
+    const float *s;
+    uint64_t seen;
+    float scale;
+} score_row;
+
+INLINE void load_scores(const score_row *row, bool all, __m512 x[COLUMNS]) {
+    const __m512 hidden = _mm512_set1_ps(-__builtin_inff()), scale = _mm512_set1_ps(row->scale);
+    UNROLL for (int i = 0; i < COLUMNS; i++) {
+        x[i] = _mm512_mul_ps(_mm512_load_ps(row->s + LANES * i), scale);
+        x[i] = all ? x[i] : _mm512_mask_mov_ps(hidden, (__mmask16)(row->seen >> LANES * i), x[i]);
     }
 }
 
-/* The maxima: of scores before they are scaled, which changes nothing, since the scale is positive. */
-INLINE void find_maxima(softening *w, float *m, float *alpha) {
-    const __m512 hidden = _mm512_set1_ps(-__builtin_inff());
+/* Weights as bf16, and their sum by lanes before they are rounded. */
+INLINE __m512 weigh(const __m512 x[COLUMNS], float reference, __m512i p[2]) {
+    __m512 v[COLUMNS], ref = _mm512_set1_ps(reference);
+    UNROLL for (int i = 0; i < COLUMNS; i++) { v[i] = exp2_negative(_mm512_sub_ps(x[i], ref), true); }
+    p[0] = (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]);
+    p[1] = (__m512i)_mm512_cvtne2ps_pbh(v[3], v[2]);
+    return _mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3]));
+}
+
+INLINE void store_weights(const __m512i p[2], void *to) {
+    _mm512_store_si512(to, p[0]);
+    _mm512_store_si512((char *)to + 64, p[1]);
+}
+
+/* A row that a weight takes beyond 2^8, or that has no reference yet. */
+static __attribute__((noinline)) __m512 weigh_anew(score_row row, float *m, float *alpha, void *to) {
+    __m512 x[COLUMNS];
+    __m512i p[2];
+    load_scores(&row, false, x);
+    float top = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3])));
+    top = top > *m ? top : *m;
+    float reference = top == -__builtin_inff() ? 0 : top;
+    *alpha = _mm512_cvtss_f32(exp2_negative(_mm512_set1_ps(*m - reference), false));
+    *m = top;
+    __m512 sum = weigh(x, reference, p);
+    store_weights(p, to);
+    return sum;
+}
+
+/* Weights that are infinite or NaN are, as integers, beyond 2^8 too. */
+INLINE __m512 weigh_row(const score_row *row, bool all, float *m, float *alpha, void *to) {
+    const __m512i most = _mm512_set1_epi16(0x4380);
+    __m512 x[COLUMNS];
+    __m512i p[2];
+    if (*m == -__builtin_inff()) {
+        return weigh_anew(*row, m, alpha, to);
+    }
+    load_scores(row, all, x);
+    __m512 sum = weigh(x, *m, p);
+    if (__builtin_expect(_mm512_cmpgt_epu16_mask(_mm512_max_epu16(p[0], p[1]), most) != 0, 0)) {
+        return weigh_anew(*row, m, alpha, to);
+    }
+    *alpha = 1;
+    store_weights(p, to);
+    return sum;
+}
+
+/* Up to 16 rows; seen: NULL where all rows see all keys. Rows of weights stand `stride` bytes apart. */
+INLINE void weigh16(const float *s, const uint64_t *seen, int rows, float scale, float *m, float *sum, float *alpha, void *to,
+                    int stride) {
+    __m512 part[LANES];
+    __mmask16 mask = first(rows);
     for (int r = 0; r < LANES; r++) {
-        __m512 x[COLUMNS];
-        load_scores(w, r, x);
-        w->part[r] = _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
+        score_row row = {s + r * FVI_LEAF, seen == NULL || r >= rows ? UINT64_MAX : seen[r], scale};
+        part[r] = r < rows ? weigh_row(&row, seen == NULL, m + r, alpha + r, (char *)to + r * stride) : _mm512_setzero_ps();
     }
-    __m512 old = _mm512_loadu_ps(m);
-    __m512 top = _mm512_max_ps(_mm512_mul_ps(fold16(w->part, false), w->scale), old);
-    __m512 zeroed = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(top, hidden, _CMP_NEQ_UQ), top);
-    w->correction = exp2_negative(_mm512_sub_ps(old, zeroed), false);
-    _mm512_store_ps(w->ref, zeroed);
-    _mm512_storeu_ps(m, top);
-    _mm512_storeu_ps(alpha, w->correction);
+    __m512 old = _mm512_maskz_loadu_ps(mask, sum), by = _mm512_maskz_loadu_ps(mask, alpha);
+    _mm512_mask_storeu_ps(sum, mask, _mm512_fmadd_ps(old, by, fold16(part, true)));
 }
 
-INLINE void weigh(softening *w, int r) {
-    __m512 v[COLUMNS], ref = _mm512_set1_ps(w->ref[r]);
-    load_scores(w, r, v);
-    UNROLL for (int i = 0; i < COLUMNS; i++) { v[i] = exp2_negative(_mm512_sub_ps(_mm512_mul_ps(v[i], w->scale), ref), true); }
-    float *s = w->s + r * FVI_LEAF;
-    _mm512_store_si512(s, (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]));
-    _mm512_store_si512(s + LANES, (__m512i)_mm512_cvtne2ps_pbh(v[3], v[2]));
-    w->part[r] = _mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3]));
-}
-
-/* Weighs as large a part of the rows as `done` is of `all`. */
-INLINE void advance(softening *w, int done, int all) {
-    for (; w->row * all < LANES * done; w->row++) {
-        weigh(w, w->row);
+static void soften(float *s, int rows, float *m, float *sum, float *alpha) {
+    for (int r = 0; r < rows; r += LANES) {
+        float *place = s + r * FVI_LEAF;
+        weigh16(place, NULL, rows - r < LANES ? rows - r : LANES, 1, m + r, sum + r, alpha + r, place, FVI_LEAF * 4);
     }
 }
 
-INLINE softening begin(const fvi_tile_fold *f, int block, int half) {
-    int64_t row = block * BLOCK + half * LANES;
-    softening w;
-    w.s = f->s + block % 2 * SCORES + half * LANES * FVI_LEAF;
-    w.seen = f->seen == NULL ? NULL : f->seen + row;
-    w.sum = f->sum + row;
-    w.row = 0;
-    w.scale = _mm512_set1_ps(f->scale);
-    find_maxima(&w, f->m + row, f->alpha + row);
-    return w;
+/* ---- products ------------------------------------------------------------------------------------------------------ */
+
+/* The first step of a pass is loaded before the sums of the pass before are stored: loads wait for stores before them, and those
+ * for their sums. */
+INLINE void load_operands(const char *a, int64_t a_stride, const char *b, int64_t b_stride) {
+    settle();
+    _tile_loadd(6, b, b_stride);
+    _tile_loadd(4, a, a_stride);
+    _tile_loadd(7, b + 64, b_stride);
+    _tile_loadd(5, a + TILE * a_stride, a_stride);
 }
 
-INLINE void end(softening *w) {
-    advance(w, 1, 1);
-    _mm512_storeu_ps(w->sum, _mm512_fmadd_ps(_mm512_loadu_ps(w->sum), w->correction, fold16(w->part, true)));
+INLINE void multiply_loaded(void) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+/* Scores of a block with a leaf, not scaled. */
+INLINE void multiply_keys(const fvi_tile_fold *f, int block, int leaf) {
+    enum { STRIDE = FVI_LEAF * 4 };
+    int64_t q_stride = fvi_tile_half_width(f->d) * 2;
+    const char *q = (const char *)f->qt + block * BLOCK * q_stride, *kt = (const char *)f->kt + leaf * q_stride * FVI_LEAF;
+    load_operands(q, q_stride, kt, STRIDE);
+    for (int j = 0; j < 2; j++) {
+        zero_sums(true);
+        multiply_loaded();
+        for (int t = 1; t < q_stride / (2 * STEP); t++) {
+            multiply_step(q + t * STEP * 2, q_stride, kt + j * BLOCK * 4 + t * TILE * STRIDE, STRIDE, true);
+        }
+        if (j == 0) {
+            load_operands(q, q_stride, kt + BLOCK * 4, STRIDE);
+        }
+        store_sums((char *)(f->s + j * BLOCK), STRIDE, true);
+    }
+}
+
+/* What a block of rows has of some leaves, one after the other. */
+typedef struct weights {
+    int n, leaf[FVI_FOLD_LEAVES];
+    float alpha[FVI_FOLD_LEAVES][BLOCK];
+    const char *p; /* of each leaf (32, 64) bf16 */
+} weights;
+
+INLINE bool moved(const float *alpha) {
+    const __m512 one = _mm512_set1_ps(1);
+    __mmask16 top = _mm512_cmp_ps_mask(_mm512_loadu_ps(alpha), one, _CMP_NEQ_UQ);
+    return (top | _mm512_cmp_ps_mask(_mm512_loadu_ps(alpha + LANES), one, _CMP_NEQ_UQ)) != 0;
+}
+
+/* The columns of output that come next, asked for a few rows at a time beside the products: part i of n. */
+INLINE void ask_for_sums(const char *sums, int64_t stride, int i, int n) {
+    int each = (BLOCK + n - 1) / n;
+    for (int r = i * each; r < (i + 1) * each && r < BLOCK; r++) {
+        _mm_prefetch(sums + r * stride, _MM_HINT_T0);
+        _mm_prefetch(sums + r * stride + 64, _MM_HINT_T0);
+    }
+}
+
+/* Output of a block: leaves from .. to - 1 of those weighed. */
+INLINE void multiply_weights(const fvi_tile_fold *f, const weights *w, int from, int to, float *out) {
+    enum { P_STRIDE = FVI_LEAF * 2, P_BYTES = BLOCK * P_STRIDE };
+    int64_t stride = f->d_pad * 4, leaf_bytes = stride * (FVI_LEAF / 2);
+    const char *vt = f->vt, *first_values = vt + w->leaf[from] * leaf_bytes;
+    load_operands(w->p + from * P_BYTES, P_STRIDE, first_values, stride);
+    for (int c = 0; c < f->d_pad; c += BLOCK) {
+        char *sums = (char *)(out + c);
+        bool more = c + BLOCK < f->d_pad;
+        load_sums(sums, stride, true);
+        for (int i = from; i < to; i++) {
+            const char *p = w->p + i * P_BYTES, *values = vt + w->leaf[i] * leaf_bytes + c * 4;
+            if (more) {
+                ask_for_sums(sums + BLOCK * 4, stride, i - from, to - from);
+            }
+            if (i == from) {
+                multiply_loaded();
+            } else {
+                multiply_step(p, P_STRIDE, values, stride, true);
+            }
+            multiply_step(p + STEP * 2, P_STRIDE, values + TILE * stride, stride, true);
+        }
+        if (more) {
+            load_operands(w->p + from * P_BYTES, P_STRIDE, first_values + (c + BLOCK) * 4, stride);
+        }
+        store_sums(sums, stride, true);
+    }
+}
+
+/* Output stays in tiles from one leaf to the next unless a row is rescaled between them. */
+INLINE void take_values(const fvi_tile_fold *f, const weights *w, float *out) {
+    for (int from = 0, to; from < w->n; from = to) {
+        to = from + 1;
+        while (to < w->n && !moved(w->alpha[to])) {
+            to++;
+        }
+        rescale(out, BLOCK, w->alpha[from], f->d_pad);
+        multiply_weights(f, w, from, to, out);
+    }
+}
+
+/* ---- both ---------------------------------------------------------------------------------------------------------- */
+
+typedef enum sight { NOTHING, SOME, ALL } sight;
+
+INLINE sight sight_of(const uint64_t *seen) {
+    __m512i any = _mm512_setzero_si512(), all = _mm512_set1_epi64(-1);
+    for (int r = 0; r < BLOCK; r += 8) {
+        __m512i x = _mm512_loadu_si512(seen + r);
+        any = _mm512_or_si512(any, x);
+        all = _mm512_and_si512(all, x);
+    }
+    return _mm512_test_epi64_mask(any, any) == 0 ? NOTHING : _mm512_cmpneq_epi64_mask(all, _mm512_set1_epi64(-1)) ? SOME : ALL;
+}
+
+INLINE void weigh_block(const fvi_tile_fold *f, int block, const uint64_t *seen, float *alpha, char *p) {
+    settle();
+    for (int r = 0; r < BLOCK; r += LANES) {
+        int row = block * BLOCK + r;
+        weigh16(f->s + r * FVI_LEAF, seen == NULL ? NULL : seen + r, LANES, f->scale, f->m + row, f->sum + row, alpha + r,
+                p + r * FVI_LEAF * 2, FVI_LEAF * 2);
+    }
     settle();
 }
 
-/* Scores of a block, not scaled; beside them, rows are weighed. */
-INLINE void multiply_keys(const fvi_tile_fold *f, int block, softening *beside) {
-    enum { STRIDE = FVI_LEAF * 4 };
-    int64_t q_stride = fvi_tile_half_width(f->d) * 2;
-    const char *q = (const char *)f->qt + block * BLOCK * q_stride, *kt = f->kt;
-    int steps = (int)q_stride / (2 * STEP);
-    for (int j = 0; j < 2; j++) {
-        zero_sums(true);
-        for (int t = 0; t < steps; t++) {
-            multiply_step(q + t * STEP * 2, q_stride, kt + j * BLOCK * 4 + t * TILE * STRIDE, STRIDE, true);
-            if (beside != NULL) {
-                advance(beside, j * steps + t + 1, 2 * steps);
-            }
+static void fold_block(const fvi_tile_fold *f, int block) {
+    char *p = (char *)(f->s + SCORES);
+    weights w = {.p = p};
+    for (int leaf = 0; leaf < f->leaves; leaf++) {
+        const uint64_t *seen = f->seen[leaf] == NULL ? NULL : f->seen[leaf] + block * BLOCK;
+        sight in_sight = seen == NULL ? ALL : sight_of(seen);
+        if (in_sight == NOTHING) {
+            continue;
         }
-        store_sums((char *)(f->s + block % 2 * SCORES + j * BLOCK), STRIDE, true);
+        multiply_keys(f, block, leaf);
+        if (in_sight == ALL) {
+            weigh_block(f, block, NULL, w.alpha[w.n], p + w.n * SCORES * 2);
+        } else {
+            weigh_block(f, block, seen, w.alpha[w.n], p + w.n * SCORES * 2);
+        }
+        w.leaf[w.n++] = leaf;
     }
+    take_values(f, &w, f->out + (int64_t)block * BLOCK * f->d_pad);
 }
 
-/* Output of a block; beside it, rows are weighed. */
-INLINE void multiply_weights(const fvi_tile_fold *f, int block, softening *beside) {
-    enum { P_STRIDE = FVI_LEAF * 4, STEPS = FVI_LEAF / STEP };
-    int64_t stride = f->d_pad * 4;
-    float *out = f->out + (int64_t)block * BLOCK * f->d_pad;
-    const char *p = (const char *)(f->s + block % 2 * SCORES), *vt = f->vt;
-    rescale(out, BLOCK, f->alpha + block * BLOCK, f->d_pad);
-    int passes = f->d_pad / BLOCK;
-    for (int j = 0; j < passes; j++) {
-        char *to = (char *)(out + j * BLOCK);
-        load_sums(to, stride, true);
-        for (int t = 0; t < STEPS; t++) {
-            multiply_step(p + t * STEP * 2, P_STRIDE, vt + j * BLOCK * 4 + t * TILE * stride, stride, true);
-            if (beside != NULL) {
-                advance(beside, j * STEPS + t + 1, passes * STEPS);
-            }
-        }
-        store_sums(to, stride, true);
-    }
-}
-
-INLINE void fold_blocks(const fvi_tile_fold *f, int blocks) {
-    multiply_keys(f, 0, NULL);
-    for (int b = 0; b < blocks; b++) {
-        softening top = begin(f, b, 0);
-        if (b > 0) {
-            multiply_weights(f, b - 1, &top);
-        }
-        end(&top);
-        softening low = begin(f, b, 1);
-        if (b + 1 < blocks) {
-            multiply_keys(f, b + 1, &low);
-        }
-        end(&low);
-    }
-    multiply_weights(f, blocks - 1, NULL);
-}
-
-static bool fold_leaf(const fvi_tile_fold *fold) {
-    int blocks = fold->rows / BLOCK;
-    if (fold->d_pad % BLOCK != 0 || !(fold->scale > 0)) {
+static bool fold_leaves(const fvi_tile_fold *fold) {
+    if (fold->d_pad % BLOCK != 0) {
         return false;
     }
-    if (blocks == 0) {
-        return true;
-    }
     configure(BLOCK);
-    if (fold->seen == NULL) {
-        fvi_tile_fold whole = *fold;
-        whole.seen = NULL;
-        fold_blocks(&whole, blocks);
-    } else {
-        fold_blocks(fold, blocks);
+    for (int block = 0; block < fold->rows / BLOCK; block++) {
+        fold_block(fold, block);
     }
     _tile_release();
     return true;
 }
 
-void fvi_tile_amx_fold(fvi_tile_ops *ops) { ops->fold = fold_leaf; }
+void fvi_tile_amx_fold(fvi_tile_ops *ops) {
+    ops->soften = soften;
+    ops->fold = fold_leaves;
+}
