@@ -40,7 +40,7 @@ static int parse(attend_arguments *a, int argc, char **argv) {
         .examples = "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal\n"
                     "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --lse lse.npy --causal --window 1024 --sinks 4\n"
                     "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal -a window:size=1024 --stats\n",
-        .takes = CLI_RECIPE | CLI_MACHINE,
+        .takes = CLI_RECIPE | CLI_AUDIT | CLI_MACHINE,
         .options = options,
         .n_options = CLI_COUNT(options),
     };
@@ -63,6 +63,12 @@ static int print_stats(const fv_run_stats *s) {
     cJSON_AddNumberToObject(json, "density", density);
     cJSON_AddNumberToObject(json, "k_rows", (double)s->k_rows);
     cJSON_AddNumberToObject(json, "v_rows", (double)s->v_rows);
+    cJSON_AddNumberToObject(json, "tiles", (double)s->tiles);
+    cJSON_AddNumberToObject(json, "fallback_tiles", (double)s->fallback_tiles);
+    cJSON_AddNumberToObject(json, "select_seconds", s->select_seconds);
+    cJSON_AddNumberToObject(json, "audited_heads", (double)s->audited_heads);
+    cJSON_AddNumberToObject(json, "dense_heads", (double)s->dense_heads);
+    cJSON_AddNumberToObject(json, "worst_error", s->worst_error);
     return common_print_json(json);
 }
 
@@ -84,8 +90,9 @@ static int attend(const attend_arguments *a, fv_context *ctx) {
     int code = common_writable("--out", a->out);
     code = code || !a->lse ? code : common_writable("--lse", a->lse);
     code = code ? code : attend_read(a, &arrays, &problem, &run);
-    fv_status status = code ? FV_OK : fv_recipe_parse(ctx, a->common.recipe, &recipe);
+    fv_status status = code ? FV_OK : fv_recipe_load(ctx, a->common.recipe, &recipe);
     problem.recipe = recipe;
+    problem.max_error = (float)a->common.max_error;
     status = code || status ? status : fv_plan_create(ctx, &problem, &plan);
     code = status ? terminal_status(ctx, status) : code;
     code = code ? code : attend_results(a, &arrays, &problem, &run);

@@ -22,6 +22,17 @@ int cli_common_options(unsigned takes, cli_common *c, cli_option *out) {
             (cli_option){"attention", 'a',        "RECIPE", "attention method, see `fovea methods`; none is dense attention",
                          CLI_TEXT,    &c->recipe, 0,        0};
     }
+    if (takes & CLI_AUDIT) {
+        out[n++] = (cli_option){"max-error",
+                                0,
+                                "E",
+                                "heads of a prompt whose outputs differ by more than E from dense ones on rows that are checked, "
+                                "relative to their size, are run densely (default: off)",
+                                CLI_REAL,
+                                &c->max_error,
+                                0,
+                                1e6};
+    }
     if (takes & CLI_KV) {
         out[n++] = (cli_option){
             "kv",

@@ -42,9 +42,10 @@ typedef struct cli_common {
     int64_t threads;
     fv_level level;
     fv_dtype kv;
+    double max_error;
     bool json, no_color, quiet, progress;
 } cli_common;
-enum { CLI_MODEL = 1, CLI_RECIPE = 2, CLI_KV = 4, CLI_JSON = 8, CLI_MACHINE = 16 /* threads, level */ };
+enum { CLI_MODEL = 1, CLI_RECIPE = 2, CLI_KV = 4, CLI_JSON = 8, CLI_MACHINE = 16 /* threads, level */, CLI_AUDIT = 32 };
 
 typedef struct cli_page {
     const char *name;     /* "run" */

@@ -175,7 +175,7 @@ int common_model(const cli_common *common, fv_context *ctx, fv_model **out) {
 
 int common_check_recipe(fv_context *ctx, const char *recipe) {
     fv_recipe *parsed = NULL;
-    fv_status status = fv_recipe_parse(ctx, recipe, &parsed);
+    fv_status status = fv_recipe_load(ctx, recipe, &parsed);
     fv_recipe_destroy(parsed);
     return status ? terminal_status(ctx, status) : 0;
 }

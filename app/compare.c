@@ -44,12 +44,15 @@ static int parse(arguments *a, int argc, char **argv) {
             "  top-1              share of these positions where both have the same likeliest token\n"
             "  forced, greedy     hidden facts answered: as part of the prompt, each token of the answer the likeliest;\n"
             "                     and by greedy generation\n"
-            "  density            visited pairs of queries and keys, as a share of what causal attention visits",
+            "  density            visited pairs of queries and keys, as a share of what causal attention visits\n"
+            "  attn x             how many times as fast as dense the prompt's attention is, choosing what to visit included\n"
+            "  choice             share of that time spent on choosing\n"
+            "  dense              share of the method's tiles, or with --max-error of its heads, that were run densely after all",
         .examples = "  fovea compare\n"
                     "  fovea compare -m model.gguf -f book.txt --lengths 4k,16k -a window:size=2048 -a sinks:sinks=64:size=1024\n"
                     "  fovea compare -f notes.txt --questions questions.json --json\n"
                     "      {\"model\", \"text\", \"rows\": [...], \"verdict\"}\n",
-        .takes = CLI_MODEL | CLI_KV | CLI_JSON | CLI_MACHINE,
+        .takes = CLI_MODEL | CLI_AUDIT | CLI_KV | CLI_JSON | CLI_MACHINE,
         .options = options,
         .n_options = CLI_COUNT(options),
     };
@@ -72,20 +75,22 @@ static const char *short_recipe(const char *recipe, char out[256]) {
     return out;
 }
 
-static void print_row(const fv_compare_row *r, int wide) {
+static void print_row(const fv_compare_row *r, const fv_compare_row *dense, int wide) {
     char name[256], bytes[32], forced[24], greedy[24];
     snprintf(forced, sizeof forced, "%d/%d", r->forced, r->facts);
     snprintf(greedy, sizeof greedy, "%d/%d", r->greedy, r->facts);
-    printf("%8" PRId64 "  %-*s %8.2f %8.0f %9.0f %9s%s %8.4f %6.1f%% %7s %7s %8.3f\n", r->length, wide,
-           short_recipe(r->recipe, name), r->prompt_seconds, r->prompt_tokens_per_second, r->step_tokens_per_second,
-           common_bytes((double)r->kv_bytes, bytes), r->kv_masked_only ? "*" : " ", r->kl, 100 * r->top1, forced, greedy,
-           r->density);
+    printf("%8" PRId64 "  %-*s %8.2f %8.0f %6.2f %9.0f %9s%s %8.4f %6.1f%% %7s %7s %8.3f %6.0f%% %5.0f%%\n", r->length, wide,
+           short_recipe(r->recipe, name), r->prompt_seconds, r->prompt_tokens_per_second,
+           dense->attention_seconds / r->attention_seconds, r->step_tokens_per_second, common_bytes((double)r->kv_bytes, bytes),
+           r->kv_masked_only ? "*" : " ", r->kl, 100 * r->top1, forced, greedy, r->density, 100 * r->select_share,
+           100 * r->fallback);
 }
 
 static int print_table(const fv_compare *compare) {
     terminal_style s = terminal_styles(stdout);
     char name[256];
     int n = fv_compare_rows(compare), wide = 6;
+    const fv_compare_row *dense = n > 0 ? fv_compare_row_at(compare, 0) : NULL; /* the first of its length */
     bool masked = false;
     for (int i = 0; i < n; i++) {
         const fv_compare_row *r = fv_compare_row_at(compare, i);
@@ -93,14 +98,15 @@ static int print_table(const fv_compare *compare) {
         wide = size > wide ? size : wide;
         masked = masked || r->kv_masked_only;
     }
-    printf("%s%8s  %-*s %8s %8s %9s %9s  %8s %7s %7s %7s %8s%s\n", s.bold, "tokens", wide, "method", "prompt s", "tok/s",
-           "gen tok/s", "KV", "KL", "top-1", "forced", "greedy", "density", s.reset);
+    printf("%s%8s  %-*s %8s %8s %6s %9s %9s  %8s %7s %7s %7s %8s %7s %6s%s\n", s.bold, "tokens", wide, "method", "prompt s",
+           "tok/s", "attn x", "gen tok/s", "KV", "KL", "top-1", "forced", "greedy", "density", "choice", "dense", s.reset);
     for (int i = 0; i < n; i++) {
         const fv_compare_row *r = fv_compare_row_at(compare, i);
         if (i && fv_compare_row_at(compare, i - 1)->length != r->length) {
             putchar('\n');
+            dense = r;
         }
-        print_row(r, wide);
+        print_row(r, dense, wide);
     }
     if (masked) {
         printf("%s* windows only mask: KV bytes equal dense's%s\n", s.dim, s.reset);
@@ -121,6 +127,9 @@ static cJSON *row_json(const fv_compare_row *r) {
     cJSON_AddNumberToObject(o, "kv_bytes", (double)r->kv_bytes);
     cJSON_AddBoolToObject(o, "kv_masked_only", r->kv_masked_only);
     cJSON_AddNumberToObject(o, "density", r->density);
+    cJSON_AddNumberToObject(o, "attention_seconds", r->attention_seconds);
+    cJSON_AddNumberToObject(o, "select_share", r->select_share);
+    cJSON_AddNumberToObject(o, "fallback", r->fallback);
     cJSON_AddNumberToObject(o, "kl", r->kl);
     cJSON_AddNumberToObject(o, "kl_p99", r->kl_p99);
     cJSON_AddNumberToObject(o, "top1", r->top1);
@@ -171,6 +180,7 @@ static int compare_with(const arguments *a, fv_context *ctx, fv_model *model, co
     options.n_facts = facts->n;
     options.rows = a->rows;
     options.kv_dtype = a->common.kv;
+    options.max_error = (float)a->common.max_error;
     options.progress = terminal_progress;
     fv_compare *compare = NULL;
     fv_status status = fv_compare_run(model, &options, &compare);

@@ -184,6 +184,15 @@ void generator_stats(const generator *g) {
     if (g->generated > 0) {
         print_times("ms a generated token", &g->step_times, g->sample_seconds, 1e3 / (double)g->generated);
     }
+    if (s.tiles > 0) {
+        terminal_note("chosen for %" PRIu64
+                      " tiles in %.2f s of all threads; %.1f%% of them dense, since the method gives up there",
+                      s.tiles, s.select_seconds, 100 * (double)s.fallback_tiles / (double)s.tiles);
+    }
+    if (s.audited_heads > 0) {
+        terminal_note("audit: %" PRIu64 " of %" PRIu64 " heads run densely; the largest estimated error was %.3g", s.dense_heads,
+                      s.audited_heads, s.worst_error);
+    }
     terminal_note("KV %s for %" PRId64 " tokens, density %.3f, attention \"%s\"",
                   common_bytes((double)fv_session_kv_bytes(g->session), bytes), fv_session_position(g->session), density,
                   fv_session_recipe(g->session));

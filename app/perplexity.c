@@ -30,7 +30,7 @@ static int parse(arguments *a, int argc, char **argv) {
         .examples = "  fovea perplexity -f book.txt --ctx 4096 --chunks 4\n"
                     "  fovea perplexity -f book.txt -a window:size=1024 --json\n"
                     "      {\"perplexity\", \"nll\" (nats a token), \"scored\", \"windows\", \"seconds\"}\n",
-        .takes = CLI_MODEL | CLI_RECIPE | CLI_KV | CLI_JSON | CLI_MACHINE,
+        .takes = CLI_MODEL | CLI_RECIPE | CLI_AUDIT | CLI_KV | CLI_JSON | CLI_MACHINE,
         .options = options,
         .n_options = CLI_COUNT(options),
     };
@@ -69,6 +69,7 @@ static int measure(const arguments *a, fv_context *ctx, const char *text, size_t
         options.windows = a->chunks;
         options.recipe = a->common.recipe;
         options.kv_dtype = a->common.kv;
+        options.max_error = (float)a->common.max_error;
         options.progress = terminal_progress;
         fv_perplexity_result result;
         fv_status status = fv_perplexity(model, &options, &result);

@@ -52,7 +52,7 @@ static int parse(arguments *a, int argc, char **argv) {
                     "  fovea run -f book.txt -n 10 --temp 0 -a prefill=window:size=4096 --stats\n"
                     "  fovea run -f book.txt -n 0 --save book.session\n"
                     "  fovea run --load book.session -p \" Question: Who is Ahab? Answer:\" --stop \".\"\n",
-        .takes = CLI_MODEL | CLI_RECIPE | CLI_KV | CLI_MACHINE,
+        .takes = CLI_MODEL | CLI_RECIPE | CLI_AUDIT | CLI_KV | CLI_MACHINE,
         .options = options,
         .n_options = CLI_COUNT(options),
     };
@@ -128,6 +128,7 @@ static int open_session(const arguments *a, fv_context *ctx, fv_model *model, in
     fv_session_options options = fv_session_options_default();
     options.recipe = a->common.recipe;
     options.kv_dtype = a->common.kv;
+    options.max_error = (float)a->common.max_error;
     options.context = room;
     options.beyond_trained = a->beyond_trained;
     fv_status status = fv_session_create(model, &options, out);

@@ -25,6 +25,7 @@ typedef struct fv_perplexity_options {
     int64_t context;    /* 4096 */
     int64_t windows;    /* 0: as many as there are */
     const char *recipe; /* "": dense */
+    float max_error;    /* as in fv_session_options */
     fv_dtype kv_dtype;  /* as in fv_session_options */
     fv_lab_progress progress;
     void *user;
@@ -66,6 +67,7 @@ typedef struct fv_compare_options {
     const char *question_form; /* with {question}; NULL: "\n\nQuestion: {question}\nAnswer:" */
     int64_t rows;              /* 512 */
     fv_dtype kv_dtype;         /* as in fv_session_options */
+    float max_error;           /* likewise, for the recipes; dense has none to check */
     fv_lab_progress progress;
     void *user;
 } fv_compare_options;
@@ -76,11 +78,14 @@ typedef struct fv_compare_row {
     double prompt_seconds, prompt_tokens_per_second;
     double step_tokens_per_second; /* generation at the document's end */
     size_t kv_bytes;
-    double density;     /* visited / eligible pairs over prompt and steps */
-    double kl, kl_p99;  /* nats */
-    double top1;        /* 0..1 */
-    int64_t rows;       /* positions behind kl and top1 */
-    int forced, greedy; /* facts answered */
+    double attention_seconds; /* of the prompt's; choosing what to visit is a part */
+    double select_share;      /* that part, 0..1 */
+    double fallback;          /* share of the method's tiles, or of audited heads, that were run densely after all, 0..1 */
+    double density;           /* visited / eligible pairs of the prompt */
+    double kl, kl_p99;        /* nats */
+    double top1;              /* 0..1 */
+    int64_t rows;             /* positions behind kl and top1 */
+    int forced, greedy;       /* facts answered */
     int facts;
     bool kv_masked_only; /* the recipe hides keys from the softmax but frees none */
 } fv_compare_row;

@@ -188,6 +188,18 @@ static fv_status ask_all(run *r, double from) {
 
 /* ---- one recipe ---- */
 
+/* What the document's prompt visited, and what that cost. */
+static void summarise_prompt(run *r) {
+    fv_run_stats s = fv_session_stats(r->session);
+    fv_compare_row *row = r->row;
+    const double threads = fv_threads(r->job->ctx), tiles = s.tiles > 0 ? (double)s.fallback_tiles / (double)s.tiles : 0;
+    const double heads = s.audited_heads > 0 ? (double)s.dense_heads / (double)s.audited_heads : 0;
+    row->attention_seconds = fv_session_seconds(r->session).attention;
+    row->select_share = row->attention_seconds > 0 ? s.select_seconds / threads / row->attention_seconds : 0;
+    row->fallback = tiles > heads ? tiles : heads;
+    row->density = s.eligible_pairs > 0 ? (double)s.visited_pairs / (double)s.eligible_pairs : 1;
+}
+
 static fv_status read_document(run *r, double share) {
     fvi_job *j = r->job;
     fvi_rows *s = &j->rows;
@@ -206,6 +218,7 @@ static fv_status read_document(run *r, double share) {
     r->row->prompt_seconds = fvi_seconds() - start - s->seconds;
     r->row->prompt_tokens_per_second = (double)j->document.n / r->row->prompt_seconds;
     r->row->kv_bytes = fv_session_kv_bytes(r->session);
+    summarise_prompt(r);
     return status;
 }
 
@@ -227,7 +240,6 @@ static void summarise(run *r) {
     fv_compare_row *row = r->row;
     fvi_rows_summarise(&r->job->rows, row);
     fv_run_stats stats = fv_session_stats(r->session);
-    row->density = stats.eligible_pairs > 0 ? (double)stats.visited_pairs / (double)stats.eligible_pairs : 1;
     row->step_tokens_per_second = r->step_seconds > 0 ? (double)r->steps / r->step_seconds : 0;
     row->kv_masked_only = stats.exact_pairs < stats.eligible_pairs && row->kv_bytes >= dense_row(r->job)->kv_bytes;
 }
@@ -252,6 +264,7 @@ fv_status fvi_compare_recipe(fvi_job *j, const char *recipe, int64_t context) {
     fv_session_options options = fv_session_options_default();
     options.recipe = recipe;
     options.kv_dtype = j->options->kv_dtype;
+    options.max_error = recipe != NULL ? j->options->max_error : 0;
     options.context = context;
     run r = {.job = j, .row = row};
     fv_status status = fv_session_create(j->model, &options, &r.session);

@@ -44,6 +44,7 @@ static fv_status score_window(fv_model *model, scoring *s) {
     fv_session_options options = fv_session_options_default();
     options.recipe = s->options->recipe;
     options.kv_dtype = s->options->kv_dtype;
+    options.max_error = s->options->max_error;
     options.context = s->options->context;
     fv_session *session;
     fv_status status = fv_session_create(model, &options, &session);

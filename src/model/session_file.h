@@ -15,7 +15,7 @@
 
 #include "model/session.h"
 
-enum { FVI_SESSION_FILE_VERSION = 2, FVI_SESSION_FILE_ENTRIES = 256 };
+enum { FVI_SESSION_FILE_VERSION = 3, FVI_SESSION_FILE_ENTRIES = 256 };
 
 /* The four letters of a section's name. */
 enum {
@@ -39,6 +39,7 @@ typedef struct fvi_session_opts {
     int32_t has_hidden, has_logits;
     int64_t kv_layer_bytes;
     int64_t n_vocab;
+    double max_error;
 } fvi_session_opts;
 
 /* A file that is being written or read, with its digests. `path` is for messages. */

@@ -104,7 +104,8 @@ static fv_status check_opts(fvi_stream *f, const fv_model *model, const fvi_sess
     if (o->kv_option < FV_F32 || o->kv_option > FV_Q4_0 || o->context < 1 || o->chunk < 1 || o->chunk > 1024) {
         return wrong(f, "options", "kv_dtype, context or chunk is no value that a session can have");
     }
-    if (o->n_vocab != model->facts.n_vocab || (o->has_hidden | o->has_logits | o->beyond_trained) >> 1 != 0) {
+    if (o->n_vocab != model->facts.n_vocab || !(o->max_error >= 0 && o->max_error <= 1e30) ||
+        (o->has_hidden | o->has_logits | o->beyond_trained) >> 1 != 0) {
         return wrong(f, "options", "a count or a flag is not what it can be for this model");
     }
     if (o->position == 0 && (o->has_hidden || o->has_logits)) {
@@ -127,6 +128,7 @@ static fv_status create_as_saved(fvi_stream *f, fv_model *model, const fvi_sessi
                                         .kv_dtype = (fv_dtype)o->kv_option,
                                         .context = o->context,
                                         .beyond_trained = o->beyond_trained != 0,
+                                        .max_error = (float)o->max_error,
                                         .chunk = o->chunk};
     status = fv_session_create(model, &options, out);
     if (status != FV_OK) {

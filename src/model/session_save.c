@@ -81,6 +81,7 @@ static fvi_session_opts describe(const fv_session *s) {
                               .v_dtype = d.v_dtype,
                               .kv_option = s->options.kv_dtype,
                               .beyond_trained = s->options.beyond_trained,
+                              .max_error = (double)s->options.max_error,
                               .has_hidden = s->has_hidden,
                               .has_logits = s->has_logits,
                               .kv_layer_bytes = s->tokens.n * (int64_t)fvi_session_entry_bytes(d),
