@@ -1,6 +1,6 @@
 /* moa_search.h - MoA's offline search: which elastic span each head gets, from measured influences.
  *
- * Fu et al.: MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024, sections 4.1 and 4.2, and
+ * Fu et al.: MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024, and
  * thu-nics/MoA (elastic_generate.py, optimizer.py): a rule (alpha, beta) a head, least loss at each profiled length, mean density
  * within a bound at each length. The losses of several lengths are several objectives: each is made least in turn while the
  * others stay within limits (the epsilon-constraint method, four limits between the best and the worst value of each), and plans

@@ -1,4 +1,4 @@
-/* test_moa.c - MoA's elastic spans by section 3.2 of the paper in the blocks of the official layouts. */
+/* test_moa.c - MoA's elastic spans, alpha + beta N, in the blocks of the official layouts. */
 #include "golden_test.h"
 #include "pattern_test.h"
 
