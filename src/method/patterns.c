@@ -1,6 +1,9 @@
 /* patterns.c - registry rows: published patterns that are fixed before a query is seen. */
 #include "method/method.h"
 
+/* break_even: the lengths from which the defaults took less time than dense attention, and by how much, on 2 cores with bf16
+ * tensors, 8 query and 2 KV heads of width 64; power-attention and masformer are dense below theirs by their definition. */
+
 static const fv_method_parameter strided_parameters[] = {
     {.name = "stride",
      .help = "l: keys of the local set, and positions between the others",
@@ -93,7 +96,8 @@ static const fvi_method_row row[] = {
               .parameters = lsg_parameters,
               .n_parameters = 5},
      .selector = &fvi_select_lsg,
-     .masks_only = true},
+     .masks_only = true,
+     .break_even = 1024},
     {.info = {.name = "masformer",
               .title = "full attention at a few layers, blocks or a window at the others",
               .paper = "Zhang et al., Efficient Long-Range Transformers: You Need to Attend More, but Not Necessarily at Every "
@@ -104,7 +108,8 @@ static const fvi_method_row row[] = {
               .parameters = masformer_parameters,
               .n_parameters = 3},
      .selector = &fvi_select_masformer,
-     .masks_only = true},
+     .masks_only = true,
+     .break_even = 1024},
     {.info = {.name = "moa",
               .title = "windows whose span grows with the prompt, by head",
               .paper = "Fu et al., MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024",
@@ -115,6 +120,7 @@ static const fvi_method_row row[] = {
               .n_parameters = 2},
      .selector = &fvi_select_moa,
      .masks_only = true,
+     .break_even = 256,
      .profile = true},
     {.info = {.name = "power-attention",
               .title = "sinks, a window, and blocks at distances that are powers of two",
@@ -126,7 +132,8 @@ static const fvi_method_row row[] = {
               .parameters = power_parameters,
               .n_parameters = 3},
      .selector = &fvi_select_power,
-     .masks_only = true},
+     .masks_only = true,
+     .break_even = 1536},
     {.info = {.name = "s2-attention",
               .title = "local blocks, and every stride-th block, others for each head",
               .paper = "Lin et al., S2-Attention: Hardware-Aware Context Sharding Among Attention Heads, 2024",
@@ -136,7 +143,8 @@ static const fvi_method_row row[] = {
               .parameters = s2_parameters,
               .n_parameters = 6},
      .selector = &fvi_select_s2,
-     .masks_only = true},
+     .masks_only = true,
+     .break_even = 256},
     {.info = {.name = "sparse-fixed",
               .title = "the own segment, and cells at the end of each",
               .paper = "Child et al., Generating Long Sequences with Sparse Transformers, 2019",
@@ -146,7 +154,8 @@ static const fvi_method_row row[] = {
               .parameters = fixed_parameters,
               .n_parameters = 4},
      .selector = &fvi_select_sparse_fixed,
-     .masks_only = true},
+     .masks_only = true,
+     .break_even = 256},
     {.info = {.name = "sparse-strided",
               .title = "a window, and every l-th key",
               .paper = "Child et al., Generating Long Sequences with Sparse Transformers, 2019",
@@ -156,7 +165,8 @@ static const fvi_method_row row[] = {
               .parameters = strided_parameters,
               .n_parameters = 2},
      .selector = &fvi_select_sparse_strided,
-     .masks_only = true},
+     .masks_only = true,
+     .break_even = 256},
     {.info = {.name = "star-attention",
               .title = "context in blocks that see an anchor and themselves, then a query that sees all",
               .paper = "Acharya et al., Star Attention: Efficient LLM Inference over Long Sequences, 2024",
@@ -166,7 +176,8 @@ static const fvi_method_row row[] = {
               .parameters = star_parameters,
               .n_parameters = 3},
      .selector = &fvi_select_star,
-     .masks_only = true},
+     .masks_only = true,
+     .break_even = 512},
 };
 
 const fvi_method_family fvi_methods_patterns = {row, sizeof row / sizeof *row};

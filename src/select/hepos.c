@@ -1,6 +1,6 @@
 /* hepos.c - head-wise positional strides: of a source that another sequence reads, head h sees every r-th position.
  *
- * Huang, Cao, Parulian, Ji, Wang: Efficient Attentions for Long Document Summarization, NAACL 2021, section 4: (j - h) mod r = 0.
+ * Huang, Cao, Parulian, Ji, Wang: Efficient Attentions for Long Document Summarization, NAACL 2021: (j - h) mod r = 0.
  * A head is a query head. luyang-huang96/LongDocSum (DivideMultiheadAttention, "stride") has the same positions, j mod r = h mod
  * r, and wants r to divide the number of heads, as here; it pads the source beyond its end, by r more where r divides its length
  * already, and lets the pads be seen, which is not done here.

@@ -1,6 +1,6 @@
 /* lsg.c - LSG attention: local blocks, sparse keys beyond them, global keys.
  *
- * Condevaux, Harispe: LSG Attention: Extrapolation of pretrained Transformers to long sequences, PAKDD 2023, section 3;
+ * Condevaux, Harispe: LSG Attention: Extrapolation of pretrained Transformers to long sequences, PAKDD 2023;
  * ccdv-ai/convert_checkpoint_to_lsg (modeling_lsg_bert.py), whose form is here. The first `globals` positions see all and are
  * seen by all; the rest is cut into blocks of B. A row sees its own block and the two beside it; beyond those, on either side,
  * `sparse` keys that are left of sparse x f keys, one of f. Which one, `reduction` says:

@@ -1,7 +1,7 @@
 /* masformer.c - MASFormer: full attention at a few layers, blocks or a window at all others.
  *
  * Zhang, Ram, Hawkins, Zha, Zhao: Efficient Long-Range Transformers: You Need to Attend More, but Not Necessarily at Every Layer,
- * Findings of EMNLP 2023, section 3. Full attention stands at the layers next to the input, where the paper found it to serve
+ * Findings of EMNLP 2023. Full attention stands at the layers next to the input, where the paper found it to serve
  * best; the others see their own block of `size` keys (form 0) or a window of `size` keys, the own included (form 1), figure 1's
  * (a) and (b). The official code is not public where we could look. Defaults are those of its experiments as others report them:
  * the first 4 of 24 layers, blocks of 1024; not checked against the text.

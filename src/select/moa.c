@@ -1,6 +1,6 @@
 /* moa.c - Mixture of Sparse Attention: each head a window whose span grows with the prompt, and a block of sinks.
  *
- * Fu, Huang, Ning, et al.: MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024, section 3.2:
+ * Fu, Huang, Ning, et al.: MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024:
  * the span of head h is alpha_h + beta_h N, N the prompt's length. thu-nics/MoA, elastic_block_sparse.py
  * layout_generate_function, whose form is here: int(alpha // 64 + beta N / 64) blocks of 64, the own one among them and at least
  * it, and the first block beside them. alpha may be negative. N is counted in started blocks here; the code wants multiples

@@ -4,7 +4,8 @@
  * Effective Sparse Attention, 2025, section 3.3 and Algorithm 1, which works on blocks: with x the query's block less the key's,
  * the pair is seen if x < window, x & (x - 1) = 0 or the key's block is one of the first `sinks`. Defaults: blocks of 256, 5 in
  * the window, 1 of sinks, which is about 10 of 128 at 32K, as the paper counts. A key n blocks away is reached within as many
- * layers as n has bits. The official code is not public where we could look: Algorithm 1 is followed.
+ * layers as n has bits. The official code is not public where we could look;
+ * section 3.3 was read, Algorithm 1 only as others repeat it.
  *
  * All heads are alike. Bidirectional, which the paper does not have: distances to both sides. */
 #include "select/pattern.h"

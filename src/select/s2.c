@@ -3,14 +3,14 @@
  * Lin, Zhang, Ge, Ren, Patra, Chaudhary, Peng, Song: S2-Attention: Hardware-Aware Context Sharding Among Attention Heads, 2024;
  * linxihui/dkernel, utils.py get_sparse_attn_mask, whose form is here: block b of keys is seen if it is one of the `local` last,
  * the own included, or if (b + head x step + offset) mod stride = 0, head the KV head (all query heads of a group see one shard),
- * step = max(1, stride / query heads). The paper's text takes the head off instead of adding it: the same shards, handed to heads
- * in another order. The last `dense_heads` KV heads see all.
+ * step = max(1, stride / query heads). The paper is said to take the head off instead of adding it (not checked against the
+ * text): the same shards, handed to heads in another order. The last `dense_heads` KV heads see all.
  *
  * Bidirectional, as in the code: with x the blocks beyond the local ones on either side, every stride-th, x mod stride = 0; heads
  * are alike there.
  *
- * `dense_every` = m makes layers m - 1, 2m - 1, ... dense (the paper mixes in dense layers; this is how Phi-3-small, which was
- * trained with this pattern, places them); 0, the default: none. */
+ * `dense_every` = m makes layers m - 1, 2m - 1, ... dense (the paper mixes in dense layers; as Phi-3-small, trained with this
+ * pattern, is said to place them); 0, the default: none. */
 #include "select/pattern.h"
 
 typedef struct head {

@@ -2,7 +2,7 @@
  *
  * Child, Gray, Radford, Sutskever: Generating Long Sequences with Sparse Transformers, 2019, section 4.3. Strided: A1 = the l
  * keys before, A2 = every l-th key before, (i - j) mod l = 0. Fixed: A1 = the query's own segment of l keys, A2 = the last c
- * cells of each segment. Section 4.4 uses the two sets in one of three ways: in turn over layers, merged in one head, or in turn
+ * cells of each segment. Section 5.1 uses the two sets in one of three ways: in turn over layers, merged in one head, or in turn
  * over heads; `form` chooses. A head is a query head, as in openai/sparse_attention.
  *
  * Where paper and code differ, the code's form is here: A1 has l keys, the own among them (the paper's i - l .. i has l + 1), and

@@ -1,7 +1,7 @@
 /* star.c - Star Attention in one process: the context in blocks that see the anchor and themselves, then the query, which sees
  * all.
  *
- * Acharya, Jia, Ginsburg: Star Attention: Efficient LLM Inference over Long Sequences, 2024, section 2. Phase 1: the context is
+ * Acharya, Jia, Ginsburg: Star Attention: Efficient LLM Inference over Long Sequences, 2024. Phase 1: the context is
  * cut into blocks; each but the first is encoded with the anchor, the first tokens of the first block, before it. The anchor
  * keeps its own positions (NVIDIA/Star-Attention, model.py, passes them), so at the first layer its keys are those that the first
  * block has, and since it sees nothing but itself in both, at every layer: phase 1 is the mask j <= i and (j < anchor or j in i's

@@ -1,4 +1,4 @@
-/* test_lsg.c - LSG attention after section 3 of the paper, block by block as the official code lays its blocks out: the local
+/* test_lsg.c - LSG attention after the paper, block by block as the official code lays its blocks out: the local
  * three, the sparse lists to either side, the globals. */
 #include "golden_test.h"
 #include "pattern_test.h"

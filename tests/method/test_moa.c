@@ -1,4 +1,4 @@
-/* test_moa.c - MoA's elastic spans by section 3.2 of the paper in the blocks of the official layouts. */
+/* test_moa.c - MoA's elastic spans, alpha + beta N, in the blocks of the official layouts. */
 #include "golden_test.h"
 #include "pattern_test.h"
 
@@ -19,6 +19,50 @@ static void moa_holds(fv_context *ctx, pattern p) {
     pattern_holds(ctx, recipe, 1, false, moa_sees, &p);
 }
 
+/* Two layers of four heads, each with a rule of its own, from a profile. */
+static void profile_holds(fv_context *ctx) {
+    heads x = heads_make(4, 4, 2, 640, 32);
+    fv_recipe *recipe = NULL;
+    fv_profile *profile = NULL;
+    fv_plan *plan = NULL;
+    CHECK(fv_recipe_parse(ctx, "prefill=moa:fallback=0", &recipe) == FV_OK, "%s", fv_message(ctx));
+    CHECK(fv_profile_create(ctx, "moa", 2, 4, &profile) == FV_OK, "%s", fv_message(ctx));
+    pattern rule[8];
+    for (int k = 0; k < 8; k++) {
+        rule[k] = (pattern){64 * (k % 3) - 64, k / 8.0};
+        CHECK(fv_profile_set(profile, k / 4, k % 4, &rule[k].alpha, 2) == FV_OK, "%s", fv_message(ctx));
+    }
+    CHECK(fv_recipe_attach(recipe, FV_PREFILL, profile) == FV_OK, "%s", fv_message(ctx));
+    fv_problem problem = fv_problem_default();
+    problem.h_q = 4;
+    problem.h_kv = 2;
+    problem.n_q = problem.n_kv = x.n;
+    problem.d_k = problem.d_v = x.d;
+    problem.causal = true;
+    problem.recipe = recipe;
+    CHECK(fv_plan_create(ctx, &problem, &plan) == FV_OK, "%s", fv_message(ctx));
+    size_t bytes = (fv_plan_workspace(plan) + 63) / 64 * 64;
+    void *workspace = aligned_alloc(64, bytes);
+    for (int layer = 0; layer < 2; layer++) {
+        selection s = {x.h_q, x.n, calloc((size_t)(x.h_q * x.n), (size_t)x.n), 0};
+        fv_run run = part_run(&x, 0, x.n, x.n);
+        run.layer = layer;
+        CHECK(fv_plan_index(plan, &run, workspace, bytes, take_tile, &s) == FV_OK, "%s", fv_message(ctx));
+        int64_t differ = 0;
+        for (int64_t p = 0; p < x.h_q * x.n * x.n; p++) {
+            where w = {4, 2, p / x.n / x.n, layer, x.n, true};
+            int64_t i = p / x.n % x.n, j = p % x.n;
+            differ += s.at[p] != (j <= i && moa_sees(&rule[layer * 4 + w.head], &w, i, j));
+        }
+        CHECK(differ == 0, "a profile's rules on layer %d: %lld pairs differ", layer, (long long)differ);
+        free(s.at);
+    }
+    free(workspace);
+    fv_plan_destroy(plan);
+    fv_recipe_destroy(recipe);
+    heads_free(&x);
+}
+
 int main(void) {
     fv_context *ctx;
     if (fv_context_create(NULL, &ctx) != FV_OK) {
@@ -30,6 +74,7 @@ int main(void) {
     moa_holds(ctx, (pattern){-64, 0.125});
     moa_holds(ctx, (pattern){100, 0.3});
     moa_holds(ctx, (pattern){4096, 0});
+    profile_holds(ctx);
     static const char *const golden[][2] = {
         {"moa/half", "prefill=moa:alpha=0:beta=0.5:fallback=0"},
         {"moa/negative", "prefill=moa:alpha=-128:beta=0.875:fallback=0"},

@@ -1,5 +1,5 @@
-/* test_power.c - PowerAttention's set by Algorithm 1 of the paper, and what section 3.3 promises: a key n blocks away is reached
- * in as many layers as n has bits. (The official code was not to be had.) */
+/* test_power.c - PowerAttention's set by the rule of blocks of its Algorithm 1, and what section 3.3 promises: a key n blocks
+ * away is reached in as many layers as n has bits. (The official code was not to be had.) */
 #include "pattern_test.h"
 
 typedef struct pattern {

@@ -1,4 +1,4 @@
-/* test_s2.c - S2-Attention's shards, as section 3 of the paper says it with the code's sign, and as the code's masks have them.
+/* test_s2.c - S2-Attention's shards, as the paper has them but with the code's sign, and as the code's masks have them.
  */
 #include "golden_test.h"
 #include "pattern_test.h"
