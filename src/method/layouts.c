@@ -3,6 +3,21 @@
 
 enum { LINE = 1 << 30, AXIS = 1 << 20 };
 
+static const fv_method_parameter faster_na_parameters[] = {
+    {.name = "width", .help = "tokens along the last axis; 0: the sequence is one line", .value = 0, .least = 0, .most = AXIS},
+    {.name = "height", .help = "rows of the plane; 0: there is none", .value = 0, .least = 0, .most = AXIS},
+    {.name = "depth", .help = "planes of the volume; 0: there is none", .value = 0, .least = 0, .most = AXIS},
+    {.name = "window", .help = "keys that a query sees along an axis, those nearest to it", .value = 7, .least = 1, .most = LINE},
+    {.name = "window_h", .help = "the same along the height; 0: as window", .value = 0, .least = 0, .most = LINE},
+    {.name = "window_d", .help = "the same along the depth; 0: as window", .value = 0, .least = 0, .most = LINE},
+    {.name = "dilation", .help = "tokens from one key to the next along an axis", .value = 1, .least = 1, .most = AXIS},
+    {.name = "dilation_h", .help = "the same along the height; 0: as dilation", .value = 0, .least = 0, .most = AXIS},
+    {.name = "dilation_d", .help = "the same along the depth; 0: as dilation", .value = 0, .least = 0, .most = AXIS},
+    {.name = "causal", .help = "1: windows end at the query along an axis", .value = 0, .least = 0, .most = 1},
+    {.name = "causal_h", .help = "the same along the height; -1: as causal", .value = -1, .least = -1, .most = 1},
+    {.name = "causal_d", .help = "the same along the depth; -1: as causal", .value = -1, .least = -1, .most = 1},
+};
+
 static const fv_method_parameter gna_parameters[] = {
     {.name = "width", .help = "tokens along the last axis; 0: the sequence is one line", .value = 0, .least = 0, .most = AXIS},
     {.name = "height", .help = "rows of the plane; 0: there is none", .value = 0, .least = 0, .most = AXIS},
@@ -21,7 +36,31 @@ static const fv_method_parameter gna_parameters[] = {
     {.name = "causal_d", .help = "the same along the depth; -1: as causal", .value = -1, .least = -1, .most = 1},
 };
 
+static const fv_method_parameter halonet_parameters[] = {
+    {.name = "width", .help = "tokens of a row of the plane", .value = 0, .least = 0, .most = AXIS},
+    {.name = "height", .help = "rows of the plane", .value = 0, .least = 0, .most = AXIS},
+    {.name = "block", .help = "side of a block of tokens that share a window", .value = 8, .least = 1, .most = AXIS},
+    {.name = "halo", .help = "tokens seen on each side of the block", .value = 3, .least = 0, .most = AXIS},
+    {.name = "stride",
+     .help = "a query every so many tokens of an axis: n_q = n_kv / stride^2",
+     .value = 1,
+     .least = 1,
+     .most = AXIS},
+};
+
 static const fvi_method_row row[] = {
+    {.info = {.name = "faster-na",
+              .title = "the nearest keys in a line, a plane or a volume (no backward yet)",
+              .paper =
+                  "Hassani et al., Faster Neighborhood Attention: Reducing the O(n^2) Cost of Self Attention at the Threadblock "
+                  "Level, NeurIPS 2024",
+              .key = "faster-na",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = faster_na_parameters,
+              .n_parameters = sizeof faster_na_parameters / sizeof *faster_na_parameters},
+     .selector = &fvi_select_faster_na,
+     .masks_only = true},
     {.info = {.name = "gna",
               .title = "windows in a line, a plane or a volume, shared by groups of queries (no backward yet)",
               .paper =
@@ -33,6 +72,16 @@ static const fvi_method_row row[] = {
               .parameters = gna_parameters,
               .n_parameters = sizeof gna_parameters / sizeof *gna_parameters},
      .selector = &fvi_select_gna,
+     .masks_only = true},
+    {.info = {.name = "halonet",
+              .title = "blocks of a plane and a halo around them (no backward yet)",
+              .paper = "Vaswani et al., Scaling Local Self-Attention for Parameter Efficient Visual Backbones, CVPR 2021",
+              .key = "halonet",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = halonet_parameters,
+              .n_parameters = sizeof halonet_parameters / sizeof *halonet_parameters},
+     .selector = &fvi_select_halonet,
      .masks_only = true},
 };
 

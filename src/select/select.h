@@ -97,6 +97,8 @@ extern const fvi_selector fvi_select_sinks;   /* sinks, size */
 extern const fvi_selector fvi_select_random;  /* density, columns, seed */
 extern const fvi_selector fvi_select_dilated; /* size, dilation */
 extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation, causal flag: each for three axes, last first */
+extern const fvi_selector fvi_select_faster_na; /* shape; window, dilation, causal flag: each for three axes, last first */
+extern const fvi_selector fvi_select_halonet;   /* width, height, block, halo, stride */
 
 extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
