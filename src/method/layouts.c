@@ -1,4 +1,5 @@
-/* layouts.c - registry rows: windows in the plane and in volumes, whose tokens stand in row-major order. */
+/* layouts.c - registry rows: windows in the plane and in volumes, whose tokens stand in row-major order; and patterns that last
+ * over denoising steps. Most are for arrays alone. */
 #include "method/method.h"
 
 enum { LINE = 1 << 30, AXIS = 1 << 20 };
@@ -48,6 +49,30 @@ static const fv_method_parameter halonet_parameters[] = {
      .most = AXIS},
 };
 
+static const fv_method_parameter sparsed_parameters[] = {
+    {.name = "block", .help = "tokens of a block: divides 64 or is a multiple of it", .value = 128, .least = 1, .most = AXIS},
+    {.name = "select", .help = "share of the key blocks that a query block visits", .value = 0.3, .least = 0, .most = 1},
+    {.name = "skip", .help = "share of the steps that attend to everything first", .value = 0.2, .least = 0, .most = 1},
+    {.name = "steps", .help = "denoising steps of a generation", .value = 128, .least = 1, .most = AXIS},
+    {.name = "generated", .help = "last tokens, which are being generated: selected apart", .value = 0, .least = 0, .most = LINE},
+};
+
+/* Of gna and faster-na, whose first parameters are the shape. */
+static const char *on_arrays_if_shaped(const double *value) {
+    return value[0] > 0 || value[1] > 0 ? "a model's tokens are one line of any length: a shape needs `fovea attend --shape`"
+                                        : NULL;
+}
+
+static const char *halonet_on_arrays(const double *value) {
+    (void)value;
+    return "a model's tokens are a line, and halonet's windows are of a plane: `fovea attend --shape` has it";
+}
+
+static const char *sparsed_on_arrays(const double *value) {
+    (void)value;
+    return "this model generates token by token and has no denoising steps: `fovea attend --steps` has them";
+}
+
 static const fvi_method_row row[] = {
     {.info = {.name = "faster-na",
               .title = "the nearest keys in a line, a plane or a volume (no backward yet)",
@@ -60,7 +85,8 @@ static const fvi_method_row row[] = {
               .parameters = faster_na_parameters,
               .n_parameters = sizeof faster_na_parameters / sizeof *faster_na_parameters},
      .selector = &fvi_select_faster_na,
-     .masks_only = true},
+     .masks_only = true,
+     .arrays_only = on_arrays_if_shaped},
     {.info = {.name = "gna",
               .title = "windows in a line, a plane or a volume, shared by groups of queries (no backward yet)",
               .paper =
@@ -72,7 +98,8 @@ static const fvi_method_row row[] = {
               .parameters = gna_parameters,
               .n_parameters = sizeof gna_parameters / sizeof *gna_parameters},
      .selector = &fvi_select_gna,
-     .masks_only = true},
+     .masks_only = true,
+     .arrays_only = on_arrays_if_shaped},
     {.info = {.name = "halonet",
               .title = "blocks of a plane and a halo around them (no backward yet)",
               .paper = "Vaswani et al., Scaling Local Self-Attention for Parameter Efficient Visual Backbones, CVPR 2021",
@@ -82,7 +109,19 @@ static const fvi_method_row row[] = {
               .parameters = halonet_parameters,
               .n_parameters = sizeof halonet_parameters / sizeof *halonet_parameters},
      .selector = &fvi_select_halonet,
-     .masks_only = true},
+     .masks_only = true,
+     .arrays_only = halonet_on_arrays},
+    {.info = {.name = "sparsed",
+              .title = "blocks chosen at an early denoising step and kept for the later ones",
+              .paper = "Wang et al., SparseD: Sparse Attention for Diffusion Language Models, 2025",
+              .key = "sparsed",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = sparsed_parameters,
+              .n_parameters = sizeof sparsed_parameters / sizeof *sparsed_parameters},
+     .selector = &fvi_select_sparsed,
+     .masks_only = true,
+     .arrays_only = sparsed_on_arrays},
 };
 
 const fvi_method_family fvi_methods_layouts = {row, sizeof row / sizeof *row};
