@@ -28,6 +28,9 @@ static int parse(attend_arguments *a, int argc, char **argv) {
          0},
         {"key-mask", 0, "FILE", "i32 (n_kv) or (b, n_kv), 0 hides the key", CLI_TEXT, &a->key_mask, 0, 0},
         {"kv-lengths", 0, "N,N...", "keys of each sequence; those past it are padding", CLI_INTS, &a->kv_lengths, 0, 1 << 30},
+        {"shape", 0, "DxHxW", "tokens are those of a plane or a volume, row by row: for gna, faster-na and halonet", CLI_TEXT,
+         &a->shape, 0, 0},
+        {"steps", 0, "N", "the arrays' N sequences are the denoising steps of one: for sparsed", CLI_INT, &a->steps, 1, 1 << 20},
         {"dtype", 0, "DTYPE", "of the result: f32, f16 or bf16", CLI_DTYPE, &a->dtype, 0, 0},
         {"stats", 0, NULL, "pairs visited and eligible, as JSON on stdout", CLI_FLAG, &a->stats, 0, 0},
     };
@@ -39,7 +42,8 @@ static int parse(attend_arguments *a, int argc, char **argv) {
                 "h / (h_q / h_kv). A row that sees no key gives zeros and -inf.",
         .examples = "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal\n"
                     "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --lse lse.npy --causal --window 1024 --sinks 4\n"
-                    "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal -a window:size=1024 --stats\n",
+                    "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal -a window:size=1024 --stats\n"
+                    "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy -a gna:window=7 --shape 56x56\n",
         .takes = CLI_RECIPE | CLI_AUDIT | CLI_MACHINE,
         .options = options,
         .n_options = CLI_COUNT(options),
@@ -50,6 +54,9 @@ static int parse(attend_arguments *a, int argc, char **argv) {
     }
     if (code == CLI_GO && a->sinks && !a->window && a->common.recipe[0] == 0) {
         return terminal_error(EXIT_USAGE, "--sinks needs --window: without one every key is visible");
+    }
+    if (code == CLI_GO && a->steps && (a->bias || a->key_mask || a->kv_lengths.n)) {
+        return terminal_error(EXIT_USAGE, "--steps does not go with --bias, --key-mask or --kv-lengths");
     }
     return code;
 }
@@ -72,16 +79,69 @@ static int print_stats(const fv_run_stats *s) {
     return common_print_json(json);
 }
 
-static fv_status run_plan(fv_plan *plan, const fv_run *run) {
+static void move_to_step(fv_tensor *t, int64_t step) {
+    t->data = (char *)t->data + (size_t)(step * t->stride[0]) * fv_dtype_bytes(t->dtype, 1);
+    t->shape[0] = 1;
+}
+
+static void add_stats(fv_run_stats *sum, const fv_run_stats *s) {
+    sum->eligible_pairs += s->eligible_pairs;
+    sum->visited_pairs += s->visited_pairs;
+    sum->exact_pairs += s->exact_pairs;
+    sum->k_rows += s->k_rows;
+    sum->v_rows += s->v_rows;
+}
+
+/* Each sequence of the arrays is a step. */
+static fv_status run_steps(fv_plan *plan, const fv_run *all, int64_t steps, void *workspace, size_t bytes) {
+    fv_status status = FV_OK;
+    size_t state_bytes = fv_plan_state(plan);
+    void *state = aligned_alloc(64, state_bytes / 64 * 64 + 64);
+    for (int64_t i = 0; i < steps && !status; i++) {
+        fv_run_stats stats = {0};
+        fv_run run = *all;
+        move_to_step(&run.q, i);
+        move_to_step(&run.k, i);
+        move_to_step(&run.v, i);
+        move_to_step(&run.out, i);
+        run.lse = all->lse ? all->lse + i * all->q.shape[1] * all->q.shape[2] : NULL;
+        run.step = i;
+        run.state = state;
+        run.state_bytes = state_bytes;
+        run.stats = &stats;
+        status = state ? fv_plan_run(plan, &run, workspace, bytes) : FV_ERR_MEMORY;
+        if (all->stats) {
+            add_stats(all->stats, &stats);
+        }
+    }
+    free(state);
+    return status;
+}
+
+static fv_status run_plan(fv_plan *plan, const fv_run *run, int64_t steps) {
     size_t bytes = fv_plan_workspace(plan);
     void *workspace = aligned_alloc(64, bytes / 64 * 64 + 64);
-    fv_status status = workspace ? fv_plan_run(plan, run, workspace, bytes) : FV_ERR_MEMORY;
+    fv_status status = FV_ERR_MEMORY;
+    if (workspace) {
+        status = steps ? run_steps(plan, run, steps, workspace, bytes) : fv_plan_run(plan, run, workspace, bytes);
+    }
     free(workspace);
     return status;
 }
 
+/* The problem of one step. */
+static int take_steps(const attend_arguments *a, fv_problem *problem) {
+    if (a->steps && problem->b != a->steps) {
+        return terminal_error(EXIT_USAGE, "--steps %lld: the arrays have %lld sequences, one a step is needed",
+                              (long long)a->steps, (long long)problem->b);
+    }
+    problem->b = a->steps ? 1 : problem->b;
+    return 0;
+}
+
 static int attend(const attend_arguments *a, fv_context *ctx) {
     attend_arrays arrays = {.mask = NULL};
+    char text[ATTEND_RECIPE];
     fv_problem problem = fv_problem_default();
     fv_run_stats stats = {0};
     fv_run run = {.stats = a->stats ? &stats : NULL};
@@ -89,15 +149,21 @@ static int attend(const attend_arguments *a, fv_context *ctx) {
     fv_plan *plan = NULL;
     int code = common_writable("--out", a->out);
     code = code || !a->lse ? code : common_writable("--lse", a->lse);
+    code = code ? code : attend_recipe(a, text);
     code = code ? code : attend_read(a, &arrays, &problem, &run);
-    fv_status status = code ? FV_OK : fv_recipe_load(ctx, a->common.recipe, &recipe);
-    problem.recipe = recipe;
-    problem.max_error = (float)a->common.max_error;
-    status = code || status ? status : fv_plan_create(ctx, &problem, &plan);
+    fv_problem one = problem;
+    code = code ? code : take_steps(a, &one);
+    fv_status status = code ? FV_OK : fv_recipe_load(ctx, text, &recipe);
+    one.recipe = recipe;
+    one.max_error = (float)a->common.max_error;
+    status = code || status ? status : fv_plan_create(ctx, &one, &plan);
     code = status ? terminal_status(ctx, status) : code;
+    if (!code && !a->steps && fv_plan_state(plan) > 0) {
+        code = terminal_error(EXIT_USAGE, "%s works over several steps: give --steps", fv_recipe_text(recipe));
+    }
     code = code ? code : attend_results(a, &arrays, &problem, &run);
     if (!code) {
-        status = run_plan(plan, &run);
+        status = run_plan(plan, &run, a->steps);
         code = status ? terminal_status(ctx, status) : attend_write(a, &arrays);
     }
     code = code || !a->stats ? code : print_stats(&stats);

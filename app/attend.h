@@ -9,13 +9,14 @@ typedef struct attend_arguments {
     cli_common common;
     const char *q, *k, *v, *out, *lse, *sink_logits, *bias, *key_mask, *alibi_slopes;
     cli_ints kv_lengths;
-    int64_t offset, window, sinks;
+    const char *shape;
+    int64_t offset, window, sinks, steps;
     double scale, soft_cap;
     fv_dtype dtype;
     bool causal, alibi, stats;
 } attend_arguments;
 
-enum { ATTEND_NO_OFFSET = INT32_MIN };
+enum { ATTEND_NO_OFFSET = INT32_MIN, ATTEND_RECIPE = 512 };
 
 /* Zero-initialise; release whatever was read with attend_release. */
 typedef struct attend_arrays {
@@ -26,6 +27,8 @@ typedef struct attend_arrays {
     int32_t *lengths;
 } attend_arrays;
 
+/* The recipe with what --shape and --steps add to it. 0 or the exit code. */
+int attend_recipe(const attend_arguments *a, char out[ATTEND_RECIPE]);
 /* Reads all files that the arguments name; fills in the problem and the run but for the recipe and the results. Returns 0 or
  * the exit code after printing the reason. */
 int attend_read(const attend_arguments *a, attend_arrays *s, fv_problem *problem, fv_run *run);

@@ -151,6 +151,8 @@ FV_API bool fv_recipe_kv(const fv_recipe *recipe, struct fv_cache_desc *desc);
 /* How many rows of a prompt its method must have together, cut at absolute multiples of that number: 1 where a row stands for
  * itself, INT64_MAX where the method looks at the whole prompt. */
 FV_API int64_t fv_recipe_grain(const fv_recipe *recipe);
+/* Why no model can take the recipe, which works on arrays alone (windows of a plane, denoising steps); NULL: one can. */
+FV_API const char *fv_recipe_arrays_only(const fv_recipe *recipe);
 /* True if a method hides keys from the softmax while the cache keeps them all. */
 FV_API bool fv_recipe_masks_only(const fv_recipe *recipe);
 
@@ -241,6 +243,8 @@ FV_API fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_p
 FV_API void fv_plan_destroy(fv_plan *plan);
 /* Bytes that fv_plan_run needs; independent of n_q x n_kv (it grows with threads, widths and n_kv / 4096). */
 FV_API size_t fv_plan_workspace(const fv_plan *plan);
+/* Bytes that a method keeps from step to step in fv_run.state; 0 where it keeps nothing. */
+FV_API size_t fv_plan_state(const fv_plan *plan);
 /* The form of the kernel that a run with K and V of these dtypes takes: "c", "avx2", "avx512" (f32 arithmetic), "avx512bf16" or
  * "amx" (products of bf16 pairs), "avx512vnni" (of bytes); with FV_DECODE that of K. Never NULL. */
 FV_API const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v);
@@ -284,6 +288,9 @@ typedef struct fv_run {
     const float *sink_logits;  /* h_q */
     const fv_cache *cache;     /* if set, K and V come from layer `layer` of it and k, v are ignored; b must be 1 */
     int layer;
+    int64_t step; /* of a method that works over several runs of one sequence (denoising steps, say), from 0 */
+    void *state;  /* fv_plan_state bytes, 64-byte aligned, kept from step to step; a sequence and layer has its own */
+    size_t state_bytes;
     fv_run_stats *stats; /* NULL: not wanted */
 } fv_run;
 

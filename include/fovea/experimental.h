@@ -76,6 +76,12 @@ typedef struct fv_gna {
     bool causal[3];
 } fv_gna;
 
+/* The same attention in three stages over memory, slow on purpose: scores of all queries written out, softmax, mixes (Hassani et
+ * al., Faster Neighborhood Attention, NeurIPS 2024, section 3.1). q, out (1, h_q, tokens, d), k, v (1, h_kv, tokens, d); a scale
+ * of 0 is 1/sqrt(d_k). Allocates h_q x tokens x window numbers for the call. */
+FV_API fv_status fv_na_unfused(fv_context *ctx, const fv_gna *problem, const fv_tensor *q, const fv_tensor *k, const fv_tensor *v,
+                               float scale, const fv_tensor *out);
+
 /* Time that the parts of a run take, a leaf (64 queries x 64 keys) of dense attention being 1. Another machine, width or type has
  * others: `fovea bench gna` measures them. */
 typedef struct fv_gna_costs {

@@ -17,6 +17,22 @@ static fv_status check_tensor(fv_context *ctx, const char *name, const fv_tensor
     return FV_OK;
 }
 
+/* What a method keeps from step to step; methods without steps do not look at them. */
+static fv_status check_state(const fv_plan *plan, const fv_run *run) {
+    if (!plan->choice.selector->steps) {
+        return FV_OK;
+    }
+    if (run->step < 0) {
+        return fvi_fail(plan->ctx, FV_ERR_ARGUMENT, "step is %lld; it counts from 0", (long long)run->step);
+    }
+    if (run->state == NULL || (uintptr_t)run->state % 64 != 0 || run->state_bytes < plan->at.state_bytes) {
+        return fvi_fail(plan->ctx, FV_ERR_ARGUMENT,
+                        "the method keeps its choice from step to step: state has %zu bytes at %p; it needs %zu, 64-byte aligned",
+                        run->state_bytes, run->state, plan->at.state_bytes);
+    }
+    return FV_OK;
+}
+
 static fv_status check_extras(fv_context *ctx, const fv_problem *p, const fv_run *run) {
     const struct {
         bool asked, given;
@@ -129,6 +145,9 @@ fv_status fvi_check_run(const fv_plan *plan, const fv_run *run, const void *work
     }
     if (status == FV_OK) {
         status = check_extras(ctx, p, run);
+    }
+    if (status == FV_OK) {
+        status = check_state(plan, run);
     }
     if (status == FV_OK) {
         status = check_lengths(ctx, p, run, fvi_keys_of(run));

@@ -93,7 +93,7 @@ static void prepare_head(void *arg, int64_t i, int worker) {
 
 fvi_item fvi_job_item(const fvi_job *j, int64_t i) {
     fvi_item item = j->item[i];
-    fvi_walk_place(j->plan, j->workspace, &item);
+    fvi_walk_place(j->plan, j->run, j->workspace, &item);
     return item;
 }
 

@@ -147,6 +147,7 @@ fvi_sight fvi_looker_open(fvi_looker *looker, const fv_plan *plan, const fv_run 
                        .head = item->head0,
                        .kv_head = item->kv_head,
                        .layer = run->layer,
+                       .step = run->step,
                        .scale = p->scale,
                        .causal = p->causal,
                        .ops = scratch->ops,

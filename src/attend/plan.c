@@ -152,7 +152,12 @@ static bool lay_out(fv_plan *plan) {
     at->partial = take(&c, plan->partials, at->partial_bytes);
     at->items = take(&c, plan->max_items, sizeof(fvi_item));
     at->stats = take(&c, plan->threads, FVI_STATS_BYTES);
+    size_t before = c.at;
     at->head = take(&c, p->b * p->h_q, at->head_bytes);
+    if (plan->choice.selector->steps) {
+        at->state_bytes = c.at - before;
+        c.at = before;
+    }
     at->dense = take(&c, plan->dense != NULL, plan->dense != NULL ? plan->dense->at.bytes : 0);
     at->dense_row = take(&c, plan->dense_rows, sizeof(int32_t));
     at->dense_out = take(&c, plan->dense_rows * p->h_q * p->d_v, sizeof(float));
@@ -247,6 +252,8 @@ void fv_plan_destroy(fv_plan *plan) {
 }
 
 size_t fv_plan_workspace(const fv_plan *plan) { return plan->at.bytes; }
+
+size_t fv_plan_state(const fv_plan *plan) { return plan->at.state_bytes; }
 
 /* The choice of fvi_products_pick, by name. */
 const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v) {

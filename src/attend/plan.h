@@ -42,6 +42,7 @@ typedef struct fvi_layout {
     size_t items;                       /* start of the item table */
     size_t dense, dense_row, dense_out; /* workspace of the dense plan; rows that it computes, and what comes out */
     size_t head, head_bytes;            /* what selectors keep: start; of one query head of one sequence */
+    size_t state_bytes;                 /* of all of them, where they last from step to step: not in the workspace */
     size_t stats;                       /* start of per-thread statistics */
     size_t bytes;
 } fvi_layout;

@@ -35,7 +35,7 @@ static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace,
     *s = (strand){.item = *item, .scratch = *scratch, .empty = true};
     s->item.row0 += first;
     s->item.n_rows = n;
-    fvi_walk_place(plan, workspace, &s->item);
+    fvi_walk_place(plan, run, workspace, &s->item);
     s->scratch.q = fvi_products_query(plan, scratch, row);
     s->scratch.words += number * words;
     s->scratch.apart += number * fvi_ceil_div(words, 64);

@@ -22,25 +22,28 @@ static fvi_query_tile tile_of(const fv_plan *plan, const fvi_item *item) {
     return tile;
 }
 
-static void *head_state(const fv_plan *plan, void *workspace, const fvi_item *item) {
+static void *head_state(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item) {
     int64_t head = item->sequence * plan->problem.h_q + item->head0;
-    return (uint8_t *)workspace + plan->at.head + (size_t)head * plan->at.head_bytes;
+    uint8_t *first = plan->choice.selector->steps ? run->state : (uint8_t *)workspace + plan->at.head;
+    return first + (size_t)head * plan->at.head_bytes;
 }
 
-static fvi_select select_of(const fv_plan *plan, void *workspace, const fvi_item *item, const fvi_sight *sight,
+static fvi_select select_of(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_sight *sight,
                             const fvi_scratch *scratch) {
-    fvi_select select = {
-        .value = plan->choice.value, .sight = sight, .head_state = head_state(plan, workspace, item), .scratch = scratch->select};
+    fvi_select select = {.value = plan->choice.value,
+                         .sight = sight,
+                         .head_state = head_state(plan, run, workspace, item),
+                         .scratch = scratch->select};
     if (plan->choice.profile != NULL) {
         select.number = fv_profile_get(plan->choice.profile, sight->layer, sight->head, &select.numbers);
     }
     return select;
 }
 
-void fvi_walk_place(const fv_plan *plan, void *workspace, fvi_item *item) {
+void fvi_walk_place(const fv_plan *plan, const fv_run *run, void *workspace, fvi_item *item) {
     const fvi_selector *selector = plan->choice.selector;
     if (selector->order != NULL && item->n_kv > 0) { /* there is no prepass without keys */
-        item->order = selector->order(head_state(plan, workspace, item));
+        item->order = selector->order(head_state(plan, run, workspace, item));
     }
     item->first = item->offset + item->row0;
     item->last = item->first + item->n_rows - 1;
@@ -66,7 +69,7 @@ static void call_tile(const fv_plan *plan, const fv_run *run, void *workspace, c
     }
     fvi_looker looker;
     fvi_sight sight = fvi_looker_open(&looker, plan, run, item, scratch);
-    fvi_select select = select_of(plan, workspace, item, &sight, scratch);
+    fvi_select select = select_of(plan, run, workspace, item, &sight, scratch);
     choice->selector->tile(&select, tile, index);
 }
 
@@ -95,7 +98,7 @@ void fvi_walk_prepare(const fv_plan *plan, const fv_run *run, void *workspace, c
     double began = fvi_seconds();
     fvi_looker looker;
     fvi_sight sight = fvi_looker_open(&looker, plan, run, item, scratch);
-    fvi_select select = select_of(plan, workspace, item, &sight, scratch);
+    fvi_select select = select_of(plan, run, workspace, item, &sight, scratch);
     plan->choice.selector->prepare(&select);
     scratch->stats->select_seconds += fvi_seconds() - began;
 }

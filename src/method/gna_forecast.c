@@ -4,43 +4,16 @@
  * kernel visits; dense tiles over visited ones bound the speed-up from above, and tightly where no tile needs a mask. Deviation:
  * the paper's kernels cut keys into boxes as well, ours put runs of keys side by side, so the tiles counted are ours; and since
  * here a mask costs as much as a product, kinds of leaves have costs of their own. */
-#include "attend/walk.h"
+#include "attend/plan.h"
 #include "fovea/experimental.h"
 #include "method/method.h"
 #include "select/neighborhood.h"
-
-#include <string.h>
-
-static fv_status check(fv_context *ctx, const fv_gna *g, fvi_na *na, int64_t *tokens) {
-    if (g->axes < 1 || g->axes > FVI_NA_AXES) {
-        return fvi_fail(ctx, FV_ERR_ARGUMENT, "axes is %d; it must be from 1 to %d", g->axes, FVI_NA_AXES);
-    }
-    *tokens = 1;
-    for (int k = 0; k < FVI_NA_AXES; k++) {
-        int a = k - (FVI_NA_AXES - g->axes);
-        na->axis[k] = a < 0 ? (fvi_na_axis){1, 1, 1, 1, false}
-                            : (fvi_na_axis){g->size[a], g->window[a], g->stride[a], g->dilation[a], g->causal[a]};
-        const fvi_na_axis *x = &na->axis[k];
-        const int64_t least = fvi_min(fvi_min(x->size, x->window), fvi_min(x->stride, x->dilation));
-        const int64_t most = fvi_max(fvi_max(x->size, x->window), fvi_max(x->stride, x->dilation));
-        if (least < 1 || most > 1 << 30 || *tokens * x->size > 1 << 30) {
-            return fvi_fail(
-                ctx, FV_ERR_ARGUMENT,
-                "axis %d: size %lld, window %lld, stride %lld and dilation %lld must be at least 1, and the tokens at "
-                "most 2^30",
-                a, (long long)x->size, (long long)x->window, (long long)x->stride, (long long)x->dilation);
-        }
-        *tokens *= x->size;
-    }
-    const char *reason = fvi_na_refuse(na, *tokens);
-    return reason == NULL ? FV_OK : fvi_fail(ctx, FV_ERR_ARGUMENT, "%s", reason);
-}
 
 /* The executor's leaves of one tile's index. */
 static void count_tile(const fvi_index *index, int64_t rows, int64_t n, fv_gna_forecast *f) {
     int64_t columns = 0, segments = 0;
     for (int64_t b = 0; b < index->blocks; b++) {
-        int64_t keys = __builtin_popcountll(index->key[b]);
+        int64_t keys = fvi_count_bits(index->key[b]);
         bool apart = fvi_index_apart(index, b);
         if (keys > FVI_BLOCK_KEYS) {
             bool whole = keys == FVI_BLOCK && !apart && (b + 1) * FVI_BLOCK <= n;
@@ -79,21 +52,23 @@ typedef struct room {
 static room room_for(int64_t n) {
     fvi_extent extent = {.n_q = n, .n_kv = n};
     int64_t blocks = fvi_ceil_div(n, FVI_BLOCK);
-    room r = {.state = (size_t)fvi_round_up((int64_t)fvi_na_bytes(&extent), 64)};
+    room r = {.state = (size_t)fvi_round_up((int64_t)fvi_na_head_bytes(NULL, &extent), 64)};
     r.words = r.state + (size_t)blocks * sizeof(uint64_t);
     r.apart = r.words + (size_t)fvi_ceil_div(blocks, 64) * sizeof(uint64_t);
-    r.bytes = r.apart + fvi_na_scratch_bytes(&extent);
+    r.bytes = r.apart + fvi_na_scratch_bytes(NULL, &extent);
     return r;
 }
 
 static void walk_tiles(const fvi_na *na, int64_t n, const room *r, uint8_t *memory, fv_gna_forecast *f) {
     fvi_index index = {
         .blocks = fvi_ceil_div(n, FVI_BLOCK), .key = (uint64_t *)(memory + r->state), .apart = (uint64_t *)(memory + r->words)};
-    fvi_na_prepare(na, n, 0, memory);
+    fvi_sight sight = {.n_q = n, .n_kv = n};
+    fvi_select select = {.sight = &sight, .head_state = memory, .scratch = memory + r->apart};
+    fvi_na_prepare(na, &select);
     for (int64_t first = 0; first < n; first += FVI_NA_TILE) {
         fvi_query_tile tile = {.row = fvi_na_order(memory) + first, .rows = fvi_min(FVI_NA_TILE, n - first), .n_kv = n};
         fvi_index_clear(&index);
-        fvi_na_tile(memory, 0, &tile, memory + r->apart, &index);
+        fvi_na_tile(&select, &tile, &index);
         count_tile(&index, tile.rows, n, f);
     }
 }
@@ -105,9 +80,9 @@ fv_gna_costs fv_gna_costs_default(void) {
 
 fv_status fv_gna_predict(fv_context *ctx, const fv_gna *problem, const fv_gna_costs *costs, fv_gna_forecast *out) {
     fvi_na na;
-    int64_t n = 0;
+    int64_t n;
     *out = (fv_gna_forecast){0};
-    fv_status status = check(ctx, problem, &na, &n);
+    fv_status status = fvi_na_of_gna(ctx, problem, &na, &n);
     if (status != FV_OK) {
         return status;
     }

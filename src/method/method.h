@@ -9,11 +9,12 @@
 
 typedef struct fvi_method_row {
     fv_method info;
-    const fvi_selector *selector; /* for the axes prefill and decode */
-    bool masks_only;              /* hides keys, frees none */
-    bool wraps;                   /* stands around another method, in brackets: see recipe.c */
-    bool profile;                 /* takes numbers for each layer and head from a profile */
-    int64_t break_even;           /* of an index selector: tiles of earlier positions run dense unless fallback=0 */
+    const fvi_selector *selector;                    /* for the axes prefill and decode */
+    bool masks_only;                                 /* hides keys, frees none */
+    const char *(*arrays_only)(const double *value); /* why a model cannot take it, or NULL; NULL: every model can */
+    bool wraps;                                      /* stands around another method, in brackets: see recipe.c */
+    bool profile;                                    /* takes numbers for each layer and head from a profile */
+    int64_t break_even; /* of an index selector: tiles of earlier positions run dense unless fallback=0 */
 } fvi_method_row;
 
 typedef struct fvi_method_family {

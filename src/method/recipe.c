@@ -331,4 +331,13 @@ int64_t fv_recipe_grain(const fv_recipe *recipe) {
                                                 : s->query_block;
 }
 
+const char *fv_recipe_arrays_only(const fv_recipe *recipe) {
+    const char *reason = NULL;
+    for (int phase = 0; phase < 2 && reason == NULL; phase++) {
+        const fvi_method_row *row = recipe->row[phase];
+        reason = row->arrays_only == NULL ? NULL : row->arrays_only(recipe->choice[phase].value);
+    }
+    return reason;
+}
+
 bool fv_recipe_masks_only(const fv_recipe *recipe) { return recipe->masks_only; }

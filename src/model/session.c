@@ -140,6 +140,15 @@ static fv_status check_profile(fv_session *s, fv_phase phase) {
     return FV_OK;
 }
 
+static fv_status check_recipe(fv_session *s) {
+    const char *reason = fv_recipe_arrays_only(s->recipe);
+    if (reason != NULL) {
+        return fvi_fail(s->ctx, FV_ERR_UNSUPPORTED, "recipe '%s': %s", s->recipe_text, reason);
+    }
+    fv_status status = check_profile(s, FV_PREFILL);
+    return status == FV_OK ? check_profile(s, FV_DECODE) : status;
+}
+
 /* All but the cache. */
 static fv_status build(fv_session *s, const fv_session_options *options) {
     fv_status status = resolve(s->model, options, &s->options);
@@ -154,10 +163,7 @@ static fv_status build(fv_session *s, const fv_session_options *options) {
     status = fv_recipe_load(s->ctx, s->recipe_text, &s->recipe);
     if (status == FV_OK) {
         s->grain = s->options.max_error > 0 ? INT64_MAX : fv_recipe_grain(s->recipe);
-        status = check_profile(s, FV_PREFILL);
-    }
-    if (status == FV_OK) {
-        status = check_profile(s, FV_DECODE);
+        status = check_recipe(s);
     }
     if (status == FV_OK) {
         status = make_plans(s);

@@ -10,62 +10,51 @@
  * its window is legal where no shape is given (the sequence is the line): its windows are as long as the class. */
 #include "select/neighborhood.h"
 
-enum { SHAPE = 0, WINDOW = 3, STRIDE = 6, DILATION = 9, CAUSAL = 12 }; /* each for width, height, depth */
-
-static int64_t of_axis(const double *value, int first, int axis, bool set) {
-    return (int64_t)(set ? value[first + axis] : value[first]);
-}
-
-static fvi_na gna_of(const double *value, int64_t n_kv) {
-    fvi_na na;
-    for (int k = 0; k < FVI_NA_AXES; k++) { /* k-th from the last */
-        bool there = value[SHAPE + k] > 0 || k == 0;
-        int64_t size = value[SHAPE + k] > 0 ? (int64_t)value[SHAPE + k] : k == 0 ? fvi_max(n_kv, 1) : 1;
-        na.axis[FVI_NA_AXES - 1 - k] = !there ? (fvi_na_axis){1, 1, 1, 1, false}
-                                              : (fvi_na_axis){size, of_axis(value, WINDOW, k, value[WINDOW + k] > 0),
-                                                              of_axis(value, STRIDE, k, value[STRIDE + k] > 0),
-                                                              of_axis(value, DILATION, k, value[DILATION + k] > 0),
-                                                              of_axis(value, CAUSAL, k, value[CAUSAL + k] >= 0) != 0};
-    }
-    return na;
+static fvi_na_values values(const double *value) {
+    return (fvi_na_values){value, value + FVI_NA_AXES, value + 2 * FVI_NA_AXES, value + 3 * FVI_NA_AXES, value + 4 * FVI_NA_AXES};
 }
 
 static const char *refuse(const double *value, const fvi_extent *extent) {
-    if ((value[SHAPE + 1] > 0 && value[SHAPE] == 0) || (value[SHAPE + 2] > 0 && value[SHAPE + 1] == 0)) {
-        return "a shape with a height needs a width, one with a depth both";
-    }
-    fvi_na na = gna_of(value, extent->n_kv);
-    if (value[SHAPE] == 0) { /* the sequence, whatever its length */
-        na.axis[2].size = fvi_max(na.axis[2].size, na.axis[2].window * na.axis[2].dilation);
-        return fvi_na_refuse(&na, na.axis[2].size);
-    }
-    return fvi_na_refuse(&na, extent->n_kv);
-}
-
-static size_t head_bytes(const double *value, const fvi_extent *extent) {
-    (void)value;
-    return fvi_na_bytes(extent);
-}
-
-static size_t scratch_bytes(const double *value, const fvi_extent *extent) {
-    (void)value;
-    return fvi_na_scratch_bytes(extent);
+    fvi_na_values v = values(value);
+    return fvi_na_refuse_values(&v, extent->n_kv);
 }
 
 static void prepare(const fvi_select *s) {
-    fvi_na na = gna_of(s->value, s->sight->n_kv);
-    fvi_na_prepare(&na, s->sight->n_q, s->sight->offset, s->head_state);
+    fvi_na_values v = values(s->value);
+    fvi_na na = fvi_na_of(&v, s->sight->n_kv);
+    fvi_na_prepare(&na, s);
 }
 
-static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index) {
-    fvi_na_tile(s->head_state, s->sight->offset, q, s->scratch, index);
+fv_status fvi_na_of_gna(fv_context *ctx, const fv_gna *g, fvi_na *na, int64_t *tokens) {
+    *tokens = 1;
+    if (g->axes < 1 || g->axes > FVI_NA_AXES) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT, "axes is %d; it must be from 1 to %d", g->axes, FVI_NA_AXES);
+    }
+    for (int k = 0; k < FVI_NA_AXES; k++) {
+        int a = k - (FVI_NA_AXES - g->axes);
+        na->axis[k] = a < 0 ? (fvi_na_axis){.size = 1, .window = 1, .stride = 1, .dilation = 1, .step = 1}
+                            : (fvi_na_axis){g->size[a], g->window[a], g->stride[a], g->dilation[a], g->causal[a], .step = 1};
+        const fvi_na_axis *x = &na->axis[k];
+        const int64_t least = fvi_min(fvi_min(x->size, x->window), fvi_min(x->stride, x->dilation));
+        const int64_t most = fvi_max(fvi_max(x->size, x->window), fvi_max(x->stride, x->dilation));
+        if (least < 1 || most > 1 << 30 || *tokens * x->size > 1 << 30) {
+            return fvi_fail(
+                ctx, FV_ERR_ARGUMENT,
+                "axis %d: size %lld, window %lld, stride %lld and dilation %lld must be at least 1, and the tokens at "
+                "most 2^30",
+                a, (long long)x->size, (long long)x->window, (long long)x->stride, (long long)x->dilation);
+        }
+        *tokens *= x->size;
+    }
+    const char *reason = fvi_na_refuse(na, *tokens);
+    return reason == NULL ? FV_OK : fvi_fail(ctx, FV_ERR_ARGUMENT, "%s", reason);
 }
 
 const fvi_selector fvi_select_gna = {.query_block = FVI_NA_TILE,
                                      .scope = FVI_SCOPE_PROMPT,
-                                     .head_bytes = head_bytes,
-                                     .scratch_bytes = scratch_bytes,
+                                     .head_bytes = fvi_na_head_bytes,
+                                     .scratch_bytes = fvi_na_scratch_bytes,
                                      .prepare = prepare,
                                      .order = fvi_na_order,
-                                     .tile = tile,
+                                     .tile = fvi_na_tile,
                                      .refuse = refuse};

@@ -10,14 +10,25 @@
 
 typedef struct na_state {
     fvi_na na;
+    int64_t base;  /* what is added to a position to have the query's number among all of the shape */
     uint64_t comb; /* bits 0, dilation, 2 dilation ... of the last axis */
     fvi_na_reach *reach[FVI_NA_AXES];
     int32_t *order;
 } na_state;
 
-static int64_t class_size(const fvi_na_axis *a, int64_t x) { return fvi_ceil_div(a->size - x % a->dilation, a->dilation); }
+static int64_t queries_of(const fvi_na_axis *a) { return a->size / a->step; }
+
+static int64_t class_size(const fvi_na_axis *a, int64_t x) { return fvi_ceil_div(queries_of(a) - x % a->dilation, a->dilation); }
+
+static fvi_na_reach halo_of(const fvi_na_axis *a, int64_t token) {
+    int64_t first = token / a->block * a->block;
+    return (fvi_na_reach){(int32_t)fvi_max(first - a->halo, 0), (int32_t)fvi_min(first + a->block + a->halo, a->size) - 1};
+}
 
 fvi_na_reach fvi_na_sees(const fvi_na_axis *a, int64_t x) {
+    if (a->block > 0) {
+        return halo_of(a, x * a->step);
+    }
     int64_t rest = x % a->dilation, i = x / a->dilation, n = class_size(a, x), window = fvi_min(a->window, n);
     int64_t group = i / a->stride * a->stride, first, last;
     if (a->causal) {
@@ -29,6 +40,39 @@ fvi_na_reach fvi_na_sees(const fvi_na_axis *a, int64_t x) {
         last = first + window - 1;
     }
     return (fvi_na_reach){(int32_t)(rest + first * a->dilation), (int32_t)(rest + last * a->dilation)};
+}
+
+/* ---- parameters ------------------------------------------------------------------------------------------------------- */
+
+static int64_t along(const double *value, int k, int64_t otherwise) {
+    return value == NULL ? otherwise : (int64_t)(value[k] > 0 ? value[k] : value[0]);
+}
+
+fvi_na fvi_na_of(const fvi_na_values *v, int64_t n_kv) {
+    fvi_na na;
+    for (int k = 0; k < FVI_NA_AXES; k++) { /* k-th from the last */
+        fvi_na_axis *a = &na.axis[FVI_NA_AXES - 1 - k];
+        *a = (fvi_na_axis){.size = 1, .window = 1, .stride = 1, .dilation = 1, .step = 1};
+        if (k == 0 || v->shape[k] > 0) {
+            a->size = v->shape[k] > 0 ? (int64_t)v->shape[k] : fvi_max(n_kv, 1);
+            a->window = along(v->window, k, a->size);
+            a->stride = along(v->stride, k, 1);
+            a->dilation = along(v->dilation, k, 1);
+            a->causal = v->causal != NULL && (v->causal[k] >= 0 ? v->causal[k] : v->causal[0]) > 0;
+        }
+    }
+    return na;
+}
+
+const char *fvi_na_refuse_values(const fvi_na_values *v, int64_t n_kv) {
+    if ((v->shape[1] > 0 && v->shape[0] == 0) || (v->shape[2] > 0 && v->shape[1] == 0)) {
+        return "a shape with a height needs a width, one with a depth both";
+    }
+    fvi_na na = fvi_na_of(v, n_kv);
+    if (v->shape[0] == 0) { /* the sequence, which may turn out shorter than a window */
+        na.axis[2].size = n_kv = fvi_max(na.axis[2].size, na.axis[2].window * na.axis[2].dilation);
+    }
+    return fvi_na_refuse(&na, n_kv);
 }
 
 const char *fvi_na_refuse(const fvi_na *na, int64_t n_kv) {
@@ -50,10 +94,13 @@ const char *fvi_na_refuse(const fvi_na *na, int64_t n_kv) {
 
 /* Keys along the axis that a box of `side` queries sees, and what a side that does not divide the axis wastes. */
 static double side_cost(const fvi_na_axis *a, int64_t side) {
-    int64_t n = class_size(a, 0), windows = a->stride % side == 0   ? 1
-                                            : side % a->stride == 0 ? side / a->stride
-                                                                    : 1 + (side + a->stride - 2) / a->stride;
-    double keys = (double)fvi_min(n, fvi_min(a->window, n) + (windows - 1) * a->stride);
+    int64_t stride = a->block > 0 ? fvi_max(a->block / a->step, 1) : a->stride,
+            window = a->block > 0 ? a->block + 2 * a->halo : a->window;
+    int64_t n = class_size(a, 0), windows = 1 + (side + stride - 2) / stride;
+    if (stride % side == 0 || side % stride == 0) {
+        windows = fvi_max(side / stride, 1);
+    }
+    double keys = (double)fvi_min(a->size, window + (windows - 1) * stride * a->step);
     return keys * (double)(fvi_ceil_div(n, side) * side) / (double)n;
 }
 
@@ -90,7 +137,7 @@ static void visit_token(order_walk *w) {
     int64_t token = 0;
     for (int k = 0; k < FVI_NA_AXES; k++) {
         const fvi_na_axis *a = &w->na->axis[k];
-        token = token * a->size + w->at[k].rest + (w->at[k].box * w->box[k] + w->at[k].in) * a->dilation;
+        token = token * queries_of(a) + w->at[k].rest + (w->at[k].box * w->box[k] + w->at[k].in) * a->dilation;
     }
     if (token >= w->offset && token < w->offset + w->n_q) {
         w->order[w->n++] = (int32_t)(token - w->offset);
@@ -122,7 +169,7 @@ static void walk_boxes(order_walk *w, int k) {
 }
 
 static void walk_classes(order_walk *w, int k) {
-    int64_t classes = fvi_min(w->na->axis[k].dilation, w->na->axis[k].size);
+    int64_t classes = fvi_min(w->na->axis[k].dilation, queries_of(&w->na->axis[k]));
     for (w->at[k].rest = 0; w->at[k].rest < classes; w->at[k].rest++) {
         if (k + 1 < FVI_NA_AXES) {
             walk_classes(w, k + 1);
@@ -134,12 +181,16 @@ static void walk_classes(order_walk *w, int k) {
 
 static int64_t tokens_of(const fvi_na *na) { return na->axis[0].size * na->axis[1].size * na->axis[2].size; }
 
+static int64_t all_queries(const fvi_na *na) {
+    return queries_of(&na->axis[0]) * queries_of(&na->axis[1]) * queries_of(&na->axis[2]);
+}
+
 static void put_in_order(const fvi_na *na, int64_t n_q, int64_t offset, int32_t *order) {
     order_walk w = {.na = na, .n_q = n_q, .offset = offset, .order = order};
     choose_box(na, w.box);
     walk_classes(&w, 0);
     for (int64_t i = 0; i < n_q; i++) { /* queries that stand outside the shape */
-        if (offset + i < 0 || offset + i >= tokens_of(na)) {
+        if (offset + i < 0 || offset + i >= all_queries(na)) {
             order[w.n++] = (int32_t)i;
         }
     }
@@ -147,14 +198,18 @@ static void put_in_order(const fvi_na *na, int64_t n_q, int64_t offset, int32_t 
 
 /* ---- state ------------------------------------------------------------------------------------------------------------- */
 
-size_t fvi_na_bytes(const fvi_extent *extent) {
+size_t fvi_na_head_bytes(const double *value, const fvi_extent *extent) {
+    (void)value;
     size_t reach = (size_t)(extent->n_kv + FVI_NA_AXES) * sizeof(fvi_na_reach); /* sizes' sum is below their product plus 3 */
     return sizeof(na_state) + reach + (size_t)extent->n_q * sizeof(int32_t);
 }
 
-void fvi_na_prepare(const fvi_na *na, int64_t n_q, int64_t offset, void *state) {
-    na_state *s = state;
+void fvi_na_prepare(const fvi_na *na, const fvi_select *select) {
+    na_state *s = select->head_state;
+    const fvi_sight *sight = select->sight;
+    bool all = tokens_of(na) == all_queries(na);
     s->na = *na;
+    s->base = all ? 0 : all_queries(na) - sight->n_q - sight->offset; /* the last query is the shape's last */
     s->comb = 0;
     for (int64_t bit = 0; bit < 64; bit += na->axis[2].dilation) {
         s->comb |= UINT64_C(1) << bit;
@@ -162,12 +217,12 @@ void fvi_na_prepare(const fvi_na *na, int64_t n_q, int64_t offset, void *state) 
     fvi_na_reach *reach = (fvi_na_reach *)(s + 1);
     for (int k = 0; k < FVI_NA_AXES; k++) {
         s->reach[k] = reach;
-        for (int64_t x = 0; x < na->axis[k].size; x++) {
+        for (int64_t x = 0; x < queries_of(&na->axis[k]); x++) {
             *reach++ = fvi_na_sees(&na->axis[k], x);
         }
     }
     s->order = (int32_t *)reach;
-    put_in_order(na, n_q, offset, s->order);
+    put_in_order(na, sight->n_q, sight->offset + s->base, s->order);
 }
 
 const int32_t *fvi_na_order(const void *state) { return ((const na_state *)state)->order; }
@@ -179,10 +234,11 @@ typedef struct na_window {
 } na_window;
 
 static bool window_of(const na_state *s, int64_t position, na_window *out) {
-    if (position < 0 || position >= tokens_of(&s->na)) {
+    position += s->base;
+    if (position < 0 || position >= all_queries(&s->na)) {
         return false;
     }
-    uint32_t p = (uint32_t)position, width = (uint32_t)s->na.axis[2].size, height = (uint32_t)s->na.axis[1].size;
+    uint32_t p = (uint32_t)position, width = (uint32_t)queries_of(&s->na.axis[2]), height = (uint32_t)queries_of(&s->na.axis[1]);
     out->at[2] = s->reach[2][p % width];
     out->at[1] = s->reach[1][p / width % height];
     out->at[0] = s->reach[0][p / width / height];
@@ -228,7 +284,8 @@ typedef struct common {
     uint32_t *reach; /* (blocks) how many do */
 } common;
 
-size_t fvi_na_scratch_bytes(const fvi_extent *extent) {
+size_t fvi_na_scratch_bytes(const double *value, const fvi_extent *extent) {
+    (void)value;
     return (size_t)fvi_ceil_div(extent->n_kv, FVI_BLOCK) * (sizeof(uint64_t) + sizeof(uint32_t));
 }
 
@@ -261,16 +318,25 @@ static void take_window(const na_state *s, const na_window *w, const common *c, 
     take_word(c, index, open, word);
 }
 
-void fvi_na_tile(const void *state, int64_t offset, const fvi_query_tile *q, void *scratch, fvi_index *index) {
-    const na_state *s = state;
-    common c = {scratch, (uint32_t *)((uint64_t *)scratch + index->blocks)};
+/* A last block that is visited whole is whole, though it has less than 64 keys: how it is folded is dense attention's way. */
+static void fill_last(const na_state *s, const common *c, fvi_index *index) {
+    int64_t keys = tokens_of(&s->na) % FVI_BLOCK, b = tokens_of(&s->na) / FVI_BLOCK;
+    if (keys > 0 && b < index->blocks && index->key[b] == (UINT64_C(1) << keys) - 1) {
+        c->all[b] |= UINT64_MAX << keys;
+        index->key[b] = UINT64_MAX;
+    }
+}
+
+void fvi_na_tile(const fvi_select *select, const fvi_query_tile *q, fvi_index *index) {
+    const na_state *s = select->head_state;
+    common c = {select->scratch, (uint32_t *)((uint64_t *)select->scratch + index->blocks)};
     memset(c.reach, 0, (size_t)index->blocks * sizeof *c.reach);
     na_window last = {{{-1, -1}}};
     uint32_t windows = 0;
     bool outside = false;
     for (int64_t r = 0; r < q->rows; r++) {
         na_window w;
-        if (!window_of(s, offset + q->row[r], &w)) {
+        if (!window_of(s, select->sight->offset + q->row[r], &w)) {
             outside = true;
         } else if (memcmp(&w, &last, sizeof w) != 0) {
             last = w;
@@ -280,6 +346,7 @@ void fvi_na_tile(const void *state, int64_t offset, const fvi_query_tile *q, voi
     }
     index->seen = seen;
     index->seen_arg = s;
+    fill_last(s, &c, index);
     for (int64_t b = 0; b < index->blocks; b++) {
         if (index->key[b] != 0 && (outside || c.reach[b] < windows || c.all[b] != index->key[b])) {
             fvi_index_add_apart(index, b, index->key[b]);

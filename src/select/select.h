@@ -88,6 +88,7 @@ typedef struct fvi_selector {
     /* Fills an index that is empty (no keys, no rule). What the problem's own masks hide may be set; it is taken out. */
     void (*tile)(const fvi_select *s, const fvi_query_tile *q, fvi_index *index);
     /* NULL, or why parameters do not fit this problem: a sentence that outlives the call. */
+    bool steps; /* head_state lasts from step to step of one sequence: prepare is called at each, and sees sight->step */
     const char *(*refuse)(const double *value, const fvi_extent *extent);
 } fvi_selector;
 
@@ -97,6 +98,9 @@ extern const fvi_selector fvi_select_sinks;   /* sinks, size */
 extern const fvi_selector fvi_select_random;  /* density, columns, seed */
 extern const fvi_selector fvi_select_dilated; /* size, dilation */
 extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation, causal flag: each for three axes, last first */
+extern const fvi_selector fvi_select_faster_na; /* shape; window, dilation, causal flag: each for three axes, last first */
+extern const fvi_selector fvi_select_sparsed;   /* block, select, skip, steps, generated */
+extern const fvi_selector fvi_select_halonet;   /* width, height, block, halo, stride */
 
 extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */

@@ -22,7 +22,8 @@ struct fvi_sight {
     int64_t h_q, h_kv, d_k, d_v;
     int64_t head, kv_head;
     int layer;
-    float scale; /* of the dot product: a score is scale * q . k, a natural logarithm */
+    int64_t step; /* of the run, for methods that work over several */
+    float scale;  /* of the dot product: a score is scale * q . k, a natural logarithm */
     bool causal;
     const fvi_tile_ops *ops;   /* of the form that keys are packed in */
     const fvi_tile_ops *plain; /* of the f32 form: its soften leaves f32 weights */

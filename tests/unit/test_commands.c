@@ -473,6 +473,105 @@ static void attend_says_what_does_not_fit(void **state) {
     run_free(&r);
 }
 
+static double pairs_of(char *text) {
+    cJSON *stats = parse(text);
+    double pairs = cJSON_GetObjectItem(stats, "exact_pairs")->valuedouble;
+    cJSON_Delete(stats);
+    return pairs;
+}
+
+/* 21 tokens are a plane of 3 x 7, or a volume. */
+static void attend_takes_shapes(void **state) {
+    (void)state;
+    const char *q = in_folder("q21.npy"), *k = in_folder("k.npy"), *v = in_folder("v.npy"), *out = in_folder("o.npy");
+    write_random(q, HQ, NKV, 1);
+    write_random(k, HKV, NKV, 2);
+    write_random(v, HKV, NKV, 3);
+    static const struct {
+        const char *recipe, *shape;
+        int keys; /* that each query sees */
+    } good[] = {{"gna:window=3", "3x7", 9},
+                {"prefill=gna:window=7:window_h=1,decode=dense", "3x7", 7},
+                {"faster-na:window=1:window_h=3", "3x7x1", 3},
+                {"faster-na:window=5", "21", 5}};
+    for (int i = 0; i < 4; i++) {
+        char *text =
+            OUT("attend", "--q", q, "--k", k, "--v", v, "--out", out, "-a", good[i].recipe, "--shape", good[i].shape, "--stats");
+        assert_true(pairs_of(text) == HQ * NKV * good[i].keys);
+    }
+    static const struct {
+        const char *recipe, *shape, *part;
+    } bad[] = {{"gna:window=3", "3x", "--shape 3x"},      {"gna:window=3", "1x1x3x7", "three lengths"},
+               {"gna:window=3", "3x8", "number of keys"}, {"window", "3x7", "window has no width"},
+               {"halonet", "1x3x7", "no depth"},          {"", "3x7", "needs a method"}};
+    for (int i = 0; i < 6; i++) {
+        run_result r = RUN("attend", "--q", q, "--k", k, "--v", v, "--out", out, "-a", bad[i].recipe, "--shape", bad[i].shape);
+        if (r.code == 0 || run_lines(r.err) != 1 || !strstr(r.err, bad[i].part)) {
+            fail_msg("%s in %s: exit %d, %s", bad[i].recipe, bad[i].shape, r.code, r.err);
+        }
+        run_free(&r);
+    }
+}
+
+enum { STEPS = 5 };
+
+static void write_steps(const char *path, int h, unsigned seed) {
+    static float data[STEPS * HQ * NKV * D];
+    npy array = {.dtype = FV_F32, .rank = 4, .shape = {STEPS, h, NKV, D}, .data = data};
+    char error[256];
+    srand(seed);
+    for (int i = 0; i < STEPS * h * NKV * D; i++) {
+        data[i] = (float)rand() / (float)RAND_MAX * 4 - 2;
+    }
+    assert_true(npy_write(path, &array, error, sizeof error));
+}
+
+/* Steps 0 to 2 of 5 are full (skip = 0.2), two of three blocks of 8 tokens are visited in the others. */
+static void attend_takes_steps(void **state) {
+    (void)state;
+    const char *q = in_folder("qs.npy"), *k = in_folder("ks.npy"), *v = in_folder("vs.npy"), *full = in_folder("of.npy"),
+               *out = in_folder("os.npy"), *recipe = "sparsed:block=8:select=0.1";
+    write_steps(q, HQ, 1);
+    write_steps(k, HKV, 2);
+    write_steps(v, HKV, 3);
+    char *text = OUT("attend", "--q", q, "--k", k, "--v", v, "--out", out, "-a", recipe, "--steps", "5", "--stats");
+    double all = HQ * NKV * NKV, pairs = pairs_of(text);
+    assert_true(pairs < 5 * all && pairs > 3 * all);
+    run_result r = RUN("attend", "--q", q, "--k", k, "--v", v, "--out", full);
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+    npy dense = load(full), sparse = load(out);
+    size_t step = (size_t)HQ * NKV * D * sizeof(float);
+    assert_true(dense.bytes == STEPS * step && sparse.bytes == STEPS * step);
+    for (int i = 0; i < STEPS; i++) {
+        bool same = memcmp((char *)dense.data + i * step, (char *)sparse.data + i * step, step) == 0;
+        assert_int_equal(same, i < 3);
+    }
+    npy_free(&dense);
+    npy_free(&sparse);
+    static const char *const bad[][3] = {{"sparsed", "4", "5 sequences"}, {"gna", "5", "sparsed has steps"}};
+    for (int i = 0; i < 2; i++) {
+        r = RUN("attend", "--q", q, "--k", k, "--v", v, "--out", out, "-a", bad[i][0], "--steps", bad[i][1]);
+        assert_true(r.code == 2 && run_lines(r.err) == 1 && strstr(r.err, bad[i][2]));
+        run_free(&r);
+    }
+    r = RUN("attend", "--q", q, "--k", k, "--v", v, "--out", out, "-a", "sparsed");
+    assert_true(r.code == 2 && strstr(r.err, "give --steps"));
+    run_free(&r);
+}
+
+/* What works on arrays alone is refused by a model, with the reason. */
+static void run_refuses_what_has_no_line(void **state) {
+    (void)state;
+    static const char *const bad[][2] = {
+        {"gna:window=3:width=7:height=3", "--shape"}, {"halonet", "--shape"}, {"sparsed", "--steps"}};
+    for (int i = 0; i < 3; i++) {
+        run_result r = RUN("run", "-p", "x", "-n", "1", "-a", bad[i][0]);
+        assert_true(r.code != 0 && run_lines(r.err) == 1 && strstr(r.err, bad[i][1]));
+        run_free(&r);
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) {
         return 77;
@@ -494,6 +593,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(attend_is_attention),
         cmocka_unit_test(attend_takes_every_option),
         cmocka_unit_test(attend_says_what_does_not_fit),
+        cmocka_unit_test(attend_takes_shapes),
+        cmocka_unit_test(attend_takes_steps),
+        cmocka_unit_test(run_refuses_what_has_no_line),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
