@@ -103,6 +103,7 @@ extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, f
 
 extern const fvi_selector fvi_select_block_topk;  /* blocks, density */
 extern const fvi_selector fvi_select_flexprefill; /* gamma, tau, min */
+extern const fvi_selector fvi_select_minference;  /* kind, vertical, slash, blocks, init, local */
 extern const fvi_selector fvi_select_oracle;      /* mass, density */
 extern const fvi_selector fvi_select_xattention;  /* stride, threshold */
 
