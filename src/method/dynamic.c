@@ -30,6 +30,12 @@ static const fv_method_parameter oracle_parameters[] = {
     {.name = "density", .help = "not 0: this share of the blocks it can see instead", .value = 0, .least = 0, .most = 1},
 };
 
+static const fv_method_parameter sample_attention_parameters[] = {
+    {.name = "alpha", .help = "share of the sampled attention that the columns hold", .value = 0.95, .least = 0, .most = 1},
+    {.name = "rows", .help = "share of the queries that is sampled", .value = 0.05, .least = 1e-4, .most = 1},
+    {.name = "window", .help = "length of the window as a share of the keys", .value = 0.08, .least = 0, .most = 1},
+};
+
 static const fv_method_parameter xattention_parameters[] = {
     {.name = "stride", .help = "rows and keys of a group, a power of 2", .value = 8, .least = 2, .most = 128},
     {.name = "threshold", .help = "share of the estimated mass that is kept", .value = 0.9, .least = 0, .most = 1},
@@ -76,6 +82,16 @@ static const fvi_method_row row[] = {
               .parameters = oracle_parameters,
               .n_parameters = 2},
      .selector = &fvi_select_oracle,
+     .masks_only = true},
+    {.info = {.name = "sample-attention",
+              .title = "a window, and the columns that hold most of a sample of rows' attention",
+              .paper = "Zhu et al., SampleAttention: Near-Lossless Acceleration of Long Context LLM Inference, MLSys 2025",
+              .key = "sample-attention",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = sample_attention_parameters,
+              .n_parameters = 3},
+     .selector = &fvi_select_sample_attention,
      .masks_only = true},
     {.info = {.name = "xattention",
               .title = "blocks of 128 by 128 keys scored along antidiagonals",

@@ -101,11 +101,12 @@ extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation
 extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
 
-extern const fvi_selector fvi_select_block_topk;  /* blocks, density */
-extern const fvi_selector fvi_select_flexprefill; /* gamma, tau, min */
-extern const fvi_selector fvi_select_minference;  /* kind, vertical, slash, blocks, init, local */
-extern const fvi_selector fvi_select_oracle;      /* mass, density */
-extern const fvi_selector fvi_select_xattention;  /* stride, threshold */
+extern const fvi_selector fvi_select_block_topk;       /* blocks, density */
+extern const fvi_selector fvi_select_flexprefill;      /* gamma, tau, min */
+extern const fvi_selector fvi_select_minference;       /* kind, vertical, slash, blocks, init, local */
+extern const fvi_selector fvi_select_oracle;           /* mass, density */
+extern const fvi_selector fvi_select_sample_attention; /* alpha, rows, window */
+extern const fvi_selector fvi_select_xattention;       /* stride, threshold */
 
 /* ---- rules ---- */
 
