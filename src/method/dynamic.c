@@ -16,9 +16,24 @@ static const fv_method_parameter flexprefill_parameters[] = {
      .most = 1 << 24},
 };
 
+static const fv_method_parameter minference_parameters[] = {
+    {.name = "kind", .help = "0: vertical-slash, 1: block-sparse, 2: A-shape", .value = 0, .least = 0, .most = 2},
+    {.name = "vertical", .help = "columns of a vertical-slash head", .value = 1000, .least = 0, .most = 1 << 30},
+    {.name = "slash", .help = "diagonals of a vertical-slash head", .value = 6096, .least = 0, .most = 1 << 30},
+    {.name = "blocks", .help = "blocks of 64 keys of a block-sparse head", .value = 100, .least = 1, .most = 1 << 24},
+    {.name = "init", .help = "first keys of an A-shape head", .value = 100, .least = 0, .most = 1 << 30},
+    {.name = "local", .help = "keys of its window, the query's own included", .value = 800, .least = 1, .most = 1 << 30},
+};
+
 static const fv_method_parameter oracle_parameters[] = {
     {.name = "mass", .help = "share of a query block's attention that is kept", .value = 0.95, .least = 0, .most = 1},
     {.name = "density", .help = "not 0: this share of the blocks it can see instead", .value = 0, .least = 0, .most = 1},
+};
+
+static const fv_method_parameter sample_attention_parameters[] = {
+    {.name = "alpha", .help = "share of the sampled attention that the columns hold", .value = 0.95, .least = 0, .most = 1},
+    {.name = "rows", .help = "share of the queries that is sampled", .value = 0.05, .least = 1e-4, .most = 1},
+    {.name = "window", .help = "length of the window as a share of the keys", .value = 0.08, .least = 0, .most = 1},
 };
 
 static const fv_method_parameter xattention_parameters[] = {
@@ -47,6 +62,17 @@ static const fvi_method_row row[] = {
               .n_parameters = 3},
      .selector = &fvi_select_flexprefill,
      .masks_only = true},
+    {.info = {.name = "minference",
+              .title = "each head by its pattern: columns and diagonals, blocks, or first keys and a window",
+              .paper = "Jiang et al., MInference 1.0: Accelerating Pre-filling via Dynamic Sparse Attention, NeurIPS 2024",
+              .key = "minference",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = minference_parameters,
+              .n_parameters = 6},
+     .selector = &fvi_select_minference,
+     .masks_only = true,
+     .profile = true},
     {.info = {.name = "oracle",
               .title = "the blocks of keys that hold most of a query block's true attention",
               .paper = "",
@@ -56,6 +82,16 @@ static const fvi_method_row row[] = {
               .parameters = oracle_parameters,
               .n_parameters = 2},
      .selector = &fvi_select_oracle,
+     .masks_only = true},
+    {.info = {.name = "sample-attention",
+              .title = "a window, and the columns that hold most of a sample of rows' attention",
+              .paper = "Zhu et al., SampleAttention: Near-Lossless Acceleration of Long Context LLM Inference, MLSys 2025",
+              .key = "sample-attention",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = sample_attention_parameters,
+              .n_parameters = 3},
+     .selector = &fvi_select_sample_attention,
      .masks_only = true},
     {.info = {.name = "xattention",
               .title = "blocks of 128 by 128 keys scored along antidiagonals",

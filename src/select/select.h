@@ -112,10 +112,12 @@ extern const fvi_selector fvi_select_power;          /* block, window, sinks */
 extern const fvi_selector fvi_select_s2;             /* block, local, stride, offset, dense_heads, dense_every */
 extern const fvi_selector fvi_select_star;           /* block, anchor, query */
 
-extern const fvi_selector fvi_select_block_topk;  /* blocks, density */
-extern const fvi_selector fvi_select_flexprefill; /* gamma, tau, min */
-extern const fvi_selector fvi_select_oracle;      /* mass, density */
-extern const fvi_selector fvi_select_xattention;  /* stride, threshold */
+extern const fvi_selector fvi_select_block_topk;       /* blocks, density */
+extern const fvi_selector fvi_select_flexprefill;      /* gamma, tau, min */
+extern const fvi_selector fvi_select_minference;       /* kind, vertical, slash, blocks, init, local */
+extern const fvi_selector fvi_select_oracle;           /* mass, density */
+extern const fvi_selector fvi_select_sample_attention; /* alpha, rows, window */
+extern const fvi_selector fvi_select_xattention;       /* stride, threshold */
 
 extern const fvi_selector fvi_select_hip; /* k, block_q, block_k, window, sinks, stride, center */
 

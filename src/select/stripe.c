@@ -95,10 +95,9 @@ static void add(float *to, const float *from, int64_t n) {
     }
 }
 
-void fvi_stripe_lines(fvi_stripe *stripe, float *column, float *diagonal) {
+/* Sums along columns and, where there is one, along diagonals. */
+static void sum_lines(fvi_stripe *stripe, float *column, float *diagonal) {
     const int64_t n_kv = stripe->look.sight->n_kv;
-    memset(column, 0, (size_t)n_kv * sizeof(float));
-    memset(diagonal, 0, (size_t)n_kv * sizeof(float));
     for (int64_t leaf = 0, key = 0; key < n_kv; leaf++, key += FVI_LEAF) {
         for (int64_t first = fvi_stripe_leaf(stripe, leaf), n; first < stripe->rows; first += n) {
             n = fvi_min(FVI_STRIPE_ROWS, stripe->rows - first);
@@ -108,12 +107,32 @@ void fvi_stripe_lines(fvi_stripe *stripe, float *column, float *diagonal) {
                 int64_t keys = fvi_min(FVI_LEAF, fvi_min(n_kv, position + 1) - key), skipped = fvi_max(0, -shift - key);
                 const float *s = stripe->s + r * FVI_LEAF;
                 add(column + key, s, keys);
-                add(diagonal + key + shift + skipped, s + skipped, keys - skipped);
+                if (diagonal != NULL) {
+                    add(diagonal + key + shift + skipped, s + skipped, keys - skipped);
+                }
             }
         }
     }
-    for (int64_t i = 0; i < n_kv; i++) {
-        column[i] /= (float)stripe->rows;
-        diagonal[i] /= (float)stripe->rows;
+}
+
+static void divide(float *x, int64_t n, int64_t by) {
+    for (int64_t i = 0; i < n; i++) {
+        x[i] /= (float)by;
     }
+}
+
+void fvi_stripe_lines(fvi_stripe *stripe, float *column, float *diagonal) {
+    const int64_t n_kv = stripe->look.sight->n_kv;
+    memset(column, 0, (size_t)n_kv * sizeof(float));
+    memset(diagonal, 0, (size_t)n_kv * sizeof(float));
+    sum_lines(stripe, column, diagonal);
+    divide(column, n_kv, stripe->rows);
+    divide(diagonal, n_kv, stripe->rows);
+}
+
+void fvi_stripe_columns(fvi_stripe *stripe, float *column) {
+    const int64_t n_kv = stripe->look.sight->n_kv;
+    memset(column, 0, (size_t)n_kv * sizeof(float));
+    sum_lines(stripe, column, NULL);
+    divide(column, n_kv, stripe->rows);
 }

@@ -27,8 +27,10 @@ int64_t fvi_stripe_leaf(fvi_stripe *stripe, int64_t leaf);
  */
 void fvi_stripe_weights(fvi_stripe *stripe, int64_t first, int64_t n);
 /* Mean weights of all rows along columns and diagonals: column (n_kv) by key, diagonal (n_kv) by n_kv - 1 - distance of a row
- * from its key, so that the rows' own keys come last. */
+ * from its key, so that the rows' own keys come last. For causal attention. */
 void fvi_stripe_lines(fvi_stripe *stripe, float *column, float *diagonal);
+/* The columns alone. */
+void fvi_stripe_columns(fvi_stripe *stripe, float *column);
 /* The last min(n, n_q) rows' queries and positions, which serve a stripe; returns how many. q (n, d_k), position (n). */
 int64_t fvi_stripe_last(const fvi_sight *sight, int64_t n, float *q, int64_t *position);
 
