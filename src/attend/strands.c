@@ -39,6 +39,7 @@ static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace,
     s->scratch.q = fvi_products_query(plan, scratch, row);
     s->scratch.words += number * words;
     s->scratch.apart += number * fvi_ceil_div(words, 64);
+    s->scratch.seen_state = (uint8_t *)scratch->seen_state + (size_t)number * plan->at.seen_bytes;
     s->scratch.piece = fold_from(plan, &scratch->piece, row);
     s->scratch.total = fold_from(plan, &scratch->total, row);
     s->columns.key = scratch->column + number * FVI_LEAF;

@@ -28,8 +28,11 @@ static void *head_state(const fv_plan *plan, void *workspace, const fvi_item *it
 
 static fvi_select select_of(const fv_plan *plan, void *workspace, const fvi_item *item, const fvi_sight *sight,
                             const fvi_scratch *scratch) {
-    fvi_select select = {
-        .value = plan->choice.value, .sight = sight, .head_state = head_state(plan, workspace, item), .scratch = scratch->select};
+    fvi_select select = {.value = plan->choice.value,
+                         .sight = sight,
+                         .head_state = head_state(plan, workspace, item),
+                         .scratch = scratch->select,
+                         .seen_state = scratch->seen_state};
     if (plan->choice.profile != NULL) {
         select.number = fv_profile_get(plan->choice.profile, sight->layer, sight->head, &select.numbers);
     }
