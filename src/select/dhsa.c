@@ -13,8 +13,8 @@
  * form's `instruction`, the prompt's last, are not made dense.
  *
  * Chunks are `chunk` keys each. A profile's numbers are the keys at which chunks begin, ascending, as a boundary predictor or an
- * analysis of the text has found them; as many as there would be fixed chunks are used, behind the last come fixed ones.
- * No predictor is trained yet. */
+ * analysis of the text has found them; one is left out where more chunks stand before it than fixed ones would, and behind
+ * the last come fixed ones. No predictor is trained yet. */
 #include "select/select.h"
 
 #include <math.h>
@@ -55,17 +55,20 @@ static chunks *open_chunks(const fvi_select *s) {
     return c;
 }
 
+/* What stands before a key alone says how the keys up to it are cut, so that a prompt may come in parts. */
 static void cut(const fvi_select *s, chunks *c) {
-    int64_t n_kv = s->sight->n_kv, chunk = (int64_t)s->value[CHUNK], most = fvi_ceil_div(n_kv, chunk);
+    const int64_t n_kv = s->sight->n_kv, chunk = (int64_t)s->value[CHUNK];
+    bool open = true; /* the profile has no more to say */
     c->n = 0;
     c->begin[0] = 0;
-    for (int64_t i = 0; i < s->numbers && c->n < most; i++) {
-        double at = s->number[i];
-        if (at > (double)c->begin[c->n] && at < (double)n_kv) {
+    for (int64_t i = 0; i < s->numbers && open; i++) {
+        const double at = s->number[i];
+        open = at < (double)n_kv;
+        if (open && at > (double)c->begin[c->n] && c->n < fvi_ceil_div((int64_t)at, chunk)) {
             c->begin[++c->n] = (int32_t)at;
         }
     }
-    while (c->begin[c->n] + chunk < n_kv) {
+    while (open && c->begin[c->n] + chunk < n_kv) {
         c->begin[c->n + 1] = (int32_t)(c->begin[c->n] + chunk);
         c->n++;
     }

@@ -173,7 +173,7 @@ int main(int argc, char **argv) {
     }
     golden_holds(ctx, argv[1], "0", 21, 448, (options){.budget = 256, .chunk = 16, .local = 128, .norm = 1});
     golden_holds(ctx, argv[1], "1", 22, 640,
-                 (options){.budget = 200, .chunk = 32, .local = 64, .norm = 1, .cut = cuts, .cuts = 14});
+                 (options){.budget = 200, .chunk = 16, .local = 64, .norm = 1, .cut = cuts, .cuts = 14});
     golden_holds(ctx, argv[1], "2", 23, 512, (options){.budget = 1, .density = 0.25, .chunk = 32});
     heads x = heads_structured(3, 4, 2, 600, 32);
     dense_holds(ctx, "prefill=dhsa:budget=600:fallback=0", &x);
