@@ -20,7 +20,21 @@ static const fv_method_parameter hip_parameters[] = {
     {.name = "center", .help = "a range's middle block stands for it; 0: its first", .value = 1, .least = 0, .most = 1},
 };
 
+static const fv_method_parameter longheads_parameters[] = {
+    {.name = "chunk", .help = "keys of a chunk, a multiple of 64", .value = 256, .least = 64, .most = 4096},
+    {.name = "length", .help = "keys that a query sees; earlier queries are dense", .value = 4096, .least = 192, .most = 1 << 30},
+};
+
 static const fvi_method_row row[] = {
+    {.info = {.name = "dam",
+              .title = "columns and diagonals found on short inputs, a head's own (needs a profile)",
+              .paper = "DAM: Dynamic Attention Mask for Long-Context Large Language Model Inference Acceleration, 2025",
+              .key = "dam",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD},
+     .selector = &fvi_select_dam,
+     .masks_only = true,
+     .profile = true},
     {.info = {.name = "dhsa",
               .title = "the best chunks of keys for each block of queries",
               .paper = "Xiong et al., Long-Context Modeling with Dynamic Hierarchical Sparse Attention for On-Device LLMs, 2025",
@@ -33,6 +47,14 @@ static const fvi_method_row row[] = {
      .masks_only = true,
      .profile = true,
      .break_even = 4096},
+    {.info = {.name = "gali",
+              .title = "logits interpolated between whole positions, for texts beyond training (arrays only)",
+              .paper = "A Training-Free Length Extrapolation Approach for LLMs: Greedy Attention Logit Interpolation (GALI), 2025",
+              .key = "gali",
+              .axes = 0,
+              .has = FV_HAS_FORWARD,
+              .not_a_choice = "a cache keeps keys at one rotation, and this needs two; fv_gali_attention of "
+                              "<fovea/experimental.h> computes it on arrays"}},
     {.info = {.name = "hip",
               .title = "tree search over keys for each block of queries",
               .paper = "Lee et al., HiP Attention: Sparse Sub-Quadratic Attention with Hierarchical Attention Pruning, ICLR 2025",
@@ -44,6 +66,17 @@ static const fvi_method_row row[] = {
      .selector = &fvi_select_hip,
      .masks_only = true,
      .break_even = 3072},
+    {.info = {.name = "longheads",
+              .title = "whole chunks that each query picks by their summaries (positions are kept)",
+              .paper = "Lu et al., LongHeads: Multi-Head Attention is Secretly a Long Context Processor, 2024",
+              .key = "longheads",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = longheads_parameters,
+              .n_parameters = 2},
+     .selector = &fvi_select_longheads,
+     .masks_only = true,
+     .break_even = 8192},
 };
 
 const fvi_method_family fvi_methods_trees = {row, sizeof row / sizeof *row};

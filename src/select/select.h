@@ -103,8 +103,10 @@ extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation
 extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
 
-extern const fvi_selector fvi_select_hip;  /* k, block_q, block_k, window, sinks, stride, center */
-extern const fvi_selector fvi_select_dhsa; /* budget, density, chunk, local, sinks, norm */
+extern const fvi_selector fvi_select_hip;       /* k, block_q, block_k, window, sinks, stride, center */
+extern const fvi_selector fvi_select_dam;       /* none */
+extern const fvi_selector fvi_select_dhsa;      /* budget, density, chunk, local, sinks, norm */
+extern const fvi_selector fvi_select_longheads; /* chunk, length */
 
 /* ---- rules ---- */
 
