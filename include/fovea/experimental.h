@@ -41,6 +41,27 @@ typedef struct fv_el_layer {
 FV_API fv_status fv_el_attention(fv_context *ctx, const fv_el_layer *layer, const fv_cache *x, int cache_layer,
                                  const float *query, int64_t n_q, bool causal, float *out);
 
+/* ---- GALI --------------------------------------------------------------------------------------------------------------- */
+
+/* Greedy Attention Logit Interpolation (2025): attention over a text longer than a model was trained on. Q and K come before
+ * their rotation, (h, n, d) f32 and contiguous. The first `trained` rows are ordinary; each chunk after them sees all keys at
+ * positions 0 .. trained - 1, those in between by interpolating two logits, with noise. Defaults of the paper's code: local 128,
+ * chunk 3000, noise 1. Causal. The same bits for any number of threads. */
+typedef struct fv_gali {
+    int64_t h_q, h_kv, n, d_k, d_v; /* d_k even, widths up to 256 */
+    int64_t trained, local, chunk;  /* the last `local` positions are never shared */
+    double rope_base;
+    bool interleaved; /* pairs (x[2j], x[2j+1]); else (x[j], x[j + d_k/2]) */
+    float scale;      /* 0: 1/sqrt(d_k) */
+    double noise;     /* standard deviation per distance in parts of the text; 0: none */
+    uint64_t seed;
+} fv_gali;
+/* out (h_q, n, d_v); lse (h_q, n) or NULL. Allocates its scratch for the call. */
+FV_API fv_status fv_gali_attention(fv_context *ctx, const fv_gali *g, const float *q, const float *k, const float *v, float *out,
+                                   float *lse);
+/* position (n): where n keys stand in 0 .. trained - 1. */
+FV_API fv_status fv_gali_positions(fv_context *ctx, int64_t trained, int64_t local, int64_t n, double *position);
+
 /* ---- which keys a method visits --------------------------------------------------------------------------------------- */
 
 /* One tile of an index: query rows first .. first + n - 1 of a query head, or, where the method puts queries into an order of its

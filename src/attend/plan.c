@@ -113,9 +113,11 @@ static void lay_out_index(fv_plan *plan, layout_cursor *c) {
     at->apart = take(c, FVI_STRANDS * fvi_ceil_div(blocks, 64), sizeof(uint64_t));
     at->column = take(c, plan->indexed ? FVI_STRANDS * FVI_LEAF : 0, sizeof(int32_t));
     at->room = take(c, plan->indexed, fvi_source_room(p->d_k, p->d_v));
-    at->scratch_bytes = selector->scratch_bytes == NULL ? 0 : selector->scratch_bytes(plan->choice.value, &extent);
-    at->scratch_bytes = (at->scratch_bytes + 63) & ~(size_t)63;
-    at->scratch = take(c, FVI_STRANDS, at->scratch_bytes);
+    at->scratch = take(c, selector->scratch_bytes != NULL,
+                       selector->scratch_bytes == NULL ? 0 : selector->scratch_bytes(plan->choice.value, &extent));
+    at->seen_bytes = selector->seen_bytes == NULL ? 0 : selector->seen_bytes(plan->choice.value, &extent);
+    at->seen_bytes = (at->seen_bytes + 63) & ~(size_t)63;
+    at->seen_state = take(c, FVI_STRANDS, at->seen_bytes);
     at->head_bytes = selector->head_bytes == NULL ? 0 : selector->head_bytes(plan->choice.value, &extent);
     at->head_bytes = (at->head_bytes + 63) & ~(size_t)63;
 }

@@ -36,7 +36,7 @@ enum {
 typedef struct fvi_layout {
     size_t q, q_row, s, kt, vt, vt_row, gather, out, total, m, sum, alpha, total_m, total_sum, seen;
     size_t key, apart, column, room, scratch; /* of an index: its bitmaps, columns put side by side, the selector's scratch */
-    size_t scratch_bytes;                     /* of one tile */
+    size_t seen_state, seen_bytes;            /* what tells its rows apart: start; of one of FVI_STRANDS */
     size_t thread_bytes;
     size_t partial, partial_bytes;      /* start; one partial result: rows x (d_pad + m + sum) */
     size_t items;                       /* start of the item table */

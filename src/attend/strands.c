@@ -39,9 +39,9 @@ static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace,
     s->scratch.q = fvi_products_query(plan, scratch, row);
     s->scratch.words += number * words;
     s->scratch.apart += number * fvi_ceil_div(words, 64);
+    s->scratch.seen_state = (uint8_t *)scratch->seen_state + (size_t)number * plan->at.seen_bytes;
     s->scratch.piece = fold_from(plan, &scratch->piece, row);
     s->scratch.total = fold_from(plan, &scratch->total, row);
-    s->scratch.select = (uint8_t *)scratch->select + (size_t)number * plan->at.scratch_bytes;
     s->columns.key = scratch->column + number * FVI_LEAF;
     fvi_walk_select(plan, run, workspace, &s->item, &s->scratch, &s->index);
 }

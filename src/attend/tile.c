@@ -24,6 +24,7 @@ void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, in
         .column = (int32_t *)(base + at->column),
         .room = base + at->room,
         .select = base + at->scratch,
+        .seen_state = base + at->seen_state,
         .piece = {(float *)(base + at->m), (float *)(base + at->sum), (float *)(base + at->out)},
         .total = {(float *)(base + at->total_m), (float *)(base + at->total_sum), (float *)(base + at->total)},
         .stats = (fv_run_stats *)((uint8_t *)workspace + at->stats + (size_t)worker * FVI_STATS_BYTES),

@@ -23,6 +23,7 @@ typedef struct fvi_scratch {
     uint64_t *words, *apart; /* bitmaps of the indexes of an item's tiles */
     int32_t *column;         /* (FVI_STRANDS, 64) */
     void *room, *select;     /* columns side by side; the selector's own scratch */
+    void *seen_state;        /* what index->seen reads */
     fv_run_stats *stats;
 } fvi_scratch;
 

@@ -33,7 +33,8 @@ static fvi_select select_of(const fv_plan *plan, const fv_run *run, void *worksp
     fvi_select select = {.value = plan->choice.value,
                          .sight = sight,
                          .head_state = head_state(plan, run, workspace, item),
-                         .scratch = scratch->select};
+                         .scratch = scratch->select,
+                         .seen_state = scratch->seen_state};
     if (plan->choice.profile != NULL) {
         select.number = fv_profile_get(plan->choice.profile, sight->layer, sight->head, &select.numbers);
     }

@@ -24,7 +24,7 @@ enum { K, BLOCK_Q, BLOCK_K, WINDOW, SINKS, STRIDE, CENTER };
 enum { TILE = 64, PARTS = 4, MOST_ROWS = 64 };
 
 /* What rows of a tile see: parts are its query blocks. */
-typedef struct sets {
+typedef struct sets { /* in seen_state, the tree's words behind it */
     int64_t first, window, block_q, blocks;
     uint64_t *tree; /* (parts, blocks) */
 } sets;
@@ -51,8 +51,12 @@ static int64_t tree_bytes(int64_t n_kv) { return fvi_round_up(PARTS * fvi_ceil_d
 static size_t scratch_bytes(const double *value, const fvi_extent *e) {
     int64_t floats = MOST_ROWS * (e->d_k + FVI_BLOCK) + 16;
     int64_t numbers = fvi_round_up(11 * most_ranges(value, e), 16);
-    return sizeof(sets) + 64 + (size_t)(tree_bytes(e->n_kv) + 4 * (fvi_round_up(floats, 16) + numbers)) +
-           fvi_look_bytes(MOST_ROWS, e->d_k, e->d_v);
+    return (size_t)(4 * (fvi_round_up(floats, 16) + numbers)) + fvi_look_bytes(MOST_ROWS, e->d_k, e->d_v);
+}
+
+static size_t seen_bytes(const double *value, const fvi_extent *e) {
+    (void)value;
+    return 64 + (size_t)tree_bytes(e->n_kv);
 }
 
 static void *take(uint8_t **at, int64_t bytes) {
@@ -158,7 +162,7 @@ static void add_keys(uint64_t *tree, int64_t from, int64_t to) {
 }
 
 /* The tree's keys for the rows first..last, which are there, of one query block that begins at `block`. */
-static void search_block(const fvi_select *s, int64_t block, int64_t last, uint8_t *at, uint64_t *tree) {
+static void search_block(const fvi_select *s, int64_t block, int64_t last, uint64_t *tree) {
     const fvi_sight *sight = s->sight;
     int64_t before = last + 1 - (int64_t)s->value[WINDOW];
     if (before <= (int64_t)s->value[K]) {
@@ -167,6 +171,7 @@ static void search_block(const fvi_select *s, int64_t block, int64_t last, uint8
     }
     search t = {.s = s, .block_k = (int64_t)s->value[BLOCK_K], .end = last + 1};
     t.ranges = fvi_ceil_div((int64_t)s->value[K], t.block_k);
+    uint8_t *at = s->scratch;
     float *q = take(&at, MOST_ROWS * sight->d_k * 4);
     t.products = take(&at, MOST_ROWS * FVI_BLOCK * 4);
     int32_t *numbers = take(&at, 11 * t.ranges * 4);
@@ -192,11 +197,10 @@ static uint64_t seen(const void *arg, int64_t position, int64_t block) {
 
 static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index) {
     const fvi_sight *sight = s->sight;
-    sets *x = s->scratch;
+    sets *x = s->seen_state;
     *x = (sets){q->first, (int64_t)s->value[WINDOW], (int64_t)s->value[BLOCK_Q], index->blocks,
-                (uint64_t *)((uint8_t *)s->scratch + 64)};
+                (uint64_t *)((uint8_t *)s->seen_state + 64)};
     int64_t parts = TILE / x->block_q;
-    uint8_t *at = (uint8_t *)x->tree + tree_bytes(index->blocks * FVI_BLOCK);
     memset(x->tree, 0, (size_t)(parts * x->blocks) * sizeof *x->tree);
     bool there[PARTS] = {0};
     for (int64_t p = 0; p < parts; p++) {
@@ -204,7 +208,7 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
         int64_t last = fvi_min(first + x->block_q - 1, sight->offset + sight->n_q - 1);
         there[p] = fvi_max(first, sight->offset) <= last;
         if (there[p]) {
-            search_block(s, first, last, at, x->tree + p * x->blocks);
+            search_block(s, first, last, x->tree + p * x->blocks);
         }
     }
     index->seen = seen;
@@ -236,5 +240,9 @@ static const char *refuse(const double *value, const fvi_extent *e) {
     return e->causal ? NULL : "the search is over the keys before a query: it needs a causal problem";
 }
 
-const fvi_selector fvi_select_hip = {
-    .query_block = TILE, .scope = FVI_SCOPE_TILE, .scratch_bytes = scratch_bytes, .tile = tile, .refuse = refuse};
+const fvi_selector fvi_select_hip = {.query_block = TILE,
+                                     .scope = FVI_SCOPE_TILE,
+                                     .scratch_bytes = scratch_bytes,
+                                     .seen_bytes = seen_bytes,
+                                     .tile = tile,
+                                     .refuse = refuse};

@@ -64,6 +64,7 @@ typedef struct fvi_select {
     int64_t numbers;
     const fvi_sight *sight;
     void *head_state, *scratch; /* 64-byte aligned */
+    void *seen_state;           /* what index->seen reads may stand here, until the tile is done; prepare has none */
 } fvi_select;
 
 /* How much of a prompt must be there before a tile's index can be made. */
@@ -81,7 +82,8 @@ typedef struct fvi_selector {
      */
     size_t (*head_bytes)(const double *value, const fvi_extent *extent);
     size_t (*scratch_bytes)(const double *value, const fvi_extent *extent);
-    void (*prepare)(const fvi_select *s); /* the prepass of a head; NULL: none */
+    size_t (*seen_bytes)(const double *value, const fvi_extent *extent); /* of seen_state; NULL: none */
+    void (*prepare)(const fvi_select *s);                                /* the prepass of a head; NULL: none */
     /* NULL, or the order in which queries fill the head's tiles: a permutation of rows 0 .. n_q - 1 that prepare left in
      * head_state. Tiles are then query_block rows of it each, and the scope is the prompt. */
     const int32_t *(*order)(const void *head_state);
@@ -119,7 +121,10 @@ extern const fvi_selector fvi_select_oracle;           /* mass, density */
 extern const fvi_selector fvi_select_sample_attention; /* alpha, rows, window */
 extern const fvi_selector fvi_select_xattention;       /* stride, threshold */
 
-extern const fvi_selector fvi_select_hip; /* k, block_q, block_k, window, sinks, stride, center */
+extern const fvi_selector fvi_select_hip;       /* k, block_q, block_k, window, sinks, stride, center */
+extern const fvi_selector fvi_select_dam;       /* none */
+extern const fvi_selector fvi_select_dhsa;      /* budget, density, chunk, local, sinks, norm */
+extern const fvi_selector fvi_select_longheads; /* chunk, length */
 
 /* ---- rules ---- */
 
