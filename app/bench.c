@@ -23,7 +23,7 @@ static const char page_text[] =
     "              kernel that ran, whose name ends the case's\n"
     "  decode      one query over long K and V, and batches of eight sequences; bytes of K and V, against reading memory\n"
     "              (what stays in the CPU's caches may be faster than that)\n"
-    "  model       prompts of 512 and 4,096 tokens, and generation, of a model\n"
+    "  model       prompts of 512 and 4,096 tokens, and generation, of a model; below each its stages and their sum\n"
     "  masks       mask patterns x lengths of the Long-Context Attention Benchmark (arXiv 2510.17896); FLOP of visible pairs.\n"
     "              The engine skips what full, causal, document and window masks hide. share_question, causal_blockwise,\n"
     "              prefix_lm_*, global_sliding_window and block_causal_document are an additive bias, which skips nothing\n"
