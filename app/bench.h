@@ -145,6 +145,21 @@ int bench_tell_ceilings(bench_machine *m);
 /* The masks' matrix, after all rows; nothing where there is none. */
 int bench_tell_masks(const bench_machine *m);
 
+/* ---- a model's parts ---- */
+
+enum { BENCH_STAGES = 6 };
+typedef struct bench_parts {
+    double stage[BENCH_STAGES][BENCH_RUNS_MAX]; /* seconds of a prompt or of a generated token */
+    bool has_alone;
+    double alone[BENCH_RUNS_MAX]; /* a prompt's attention run by itself */
+} bench_parts;
+/* What a run's stages took: the difference of two fv_session_seconds, over `units` tokens or prompts. */
+void bench_parts_note(bench_parts *parts, int run, const fv_session_times *before, const fv_session_times *after, int units);
+/* The attention of a prompt of c->n tokens in all layers, K and V as c->dtype. */
+int bench_parts_alone(const bench_machine *m, const bench_case *c, const fv_model_facts *facts, bench_parts *parts);
+/* A row a stage, their sum, and attention alone where it was run, beside the seconds `whole` of all; the parts get sorted. */
+int bench_parts_tell(bench_machine *m, const bench_case *c, bench_parts *parts, double whole);
+
 /* ---- two builds ---- */
 
 /* Runs the cases of this build and of the program `other` in turn, run by run. */

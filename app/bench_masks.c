@@ -1,6 +1,7 @@
 /* bench_masks.c - masks and lengths of the Long-Context Attention Benchmark (Bu et al., 2025, arXiv 2510.17896): its twelve
  * static patterns and one of ours. The engine knows seven of them as rules and skips what they hide; the others are written into
- * an additive bias of n x n, which hides pairs but skips nothing, and their rows show what that costs. Rates count visible pairs.
+ * an additive bias of n x n: the engine reads it all, skips leaves that it hides from all rows of an item, and adds the rest.
+ * Rates count visible pairs.
  */
 #include "bench.h"
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-cli_common cli_common_default(void) { return (cli_common){.level = FV_LEVEL_BEST, .kv = FV_AUTO, .recipe = ""}; }
+cli_common cli_common_default(void) { return (cli_common){.kv = FV_AUTO, .recipe = ""}; }
 
 int cli_common_options(unsigned takes, cli_common *c, cli_option *out) {
     int n = 0;

@@ -74,7 +74,7 @@ typedef struct fv_allocator {
     void *user;
 } fv_allocator;
 
-typedef enum fv_level { FV_LEVEL_C = 0, FV_LEVEL_AVX2, FV_LEVEL_AVX512, FV_LEVEL_BEST = -1 } fv_level;
+typedef enum fv_level { FV_LEVEL_BEST = 0, FV_LEVEL_C, FV_LEVEL_AVX2, FV_LEVEL_AVX512 } fv_level;
 
 typedef struct fv_context_options {
     int threads;                   /* 0: one per available core; else 1..256 */
@@ -82,14 +82,14 @@ typedef struct fv_context_options {
     const fv_allocator *allocator; /* NULL: the C library's */
 } fv_context_options;
 
-/* NULL options: all defaults {0, FV_LEVEL_BEST, NULL}. On FV_ERR_MEMORY *out is NULL and there is no message to ask for. */
+/* NULL options: all defaults, which are zeros. On FV_ERR_MEMORY *out is NULL and there is no message to ask for. */
 FV_API fv_status fv_context_create(const fv_context_options *options, fv_context **out);
 FV_API void fv_context_destroy(fv_context *ctx);
 /* The last error's sentence, "" if there was none. Valid until the next call with this context. */
 FV_API const char *fv_message(const fv_context *ctx);
 FV_API int fv_threads(const fv_context *ctx);
 FV_API fv_level fv_context_level(const fv_context *ctx);
-FV_API const char *fv_level_name(fv_level level); /* "c", "avx2", "avx512" */
+FV_API const char *fv_level_name(fv_level level); /* "best", "c", "avx2", "avx512" */
 /* Raises or lowers the cancel flag; safe from a signal handler or another thread. A running call returns FV_ERR_CANCELLED
  * soon after; the flag stays up until lowered. */
 FV_API void fv_cancel(fv_context *ctx, bool raised);

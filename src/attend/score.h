@@ -34,5 +34,8 @@ static inline int64_t fvi_key_position(const fvi_leaf *leaf, int j) {
 void fvi_score_parts(const fvi_score_tile *tile);
 /* Sets hidden scores to -inf: those whose bit in `seen` is clear. */
 void fvi_score_hide(const fvi_score_tile *tile);
+/* True if the bias hides the n keys from leaf_key on from all rows of the item: the leaf is as if it were not there. Ends at the
+ * first row that sees one. */
+bool fvi_score_hides_leaf(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key, int n);
 
 #endif

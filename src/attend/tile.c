@@ -288,13 +288,20 @@ static void fold_views(const fv_plan *plan, const fv_run *run, const fvi_item *i
 void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
                      const fvi_index *index, int64_t from, int leaves, const fvi_scratch *scratch, fvi_fold *fold) {
     leaf_view view[FVI_BATCH];
-    for (int b = 0; b < leaves; b++) {
-        view[b] = (leaf_view){.key = (from + b) * FVI_LEAF, .index = index};
-        fvi_source_leaf(source, from + b, scratch->gather, &view[b].leaf);
-        open_leaf(plan, b, scratch, &view[b].leaf);
-        look_at(plan, run, item, UINT64_MAX, scratch, &view[b]);
+    int open = 0;
+    for (int64_t leaf = from; leaf < from + leaves; leaf++) {
+        int64_t key = leaf * FVI_LEAF;
+        if (fvi_score_hides_leaf(plan, run, item, key, (int)fvi_min(FVI_LEAF, source->n_kv - key))) {
+            continue;
+        }
+        view[open] = (leaf_view){.key = key, .index = index};
+        fvi_source_leaf(source, leaf, scratch->gather, &view[open].leaf);
+        open_leaf(plan, open, scratch, &view[open].leaf);
+        look_at(plan, run, item, UINT64_MAX, scratch, &view[open++]);
     }
-    fold_views(plan, run, item, view, leaves, scratch, fold);
+    if (open > 0) {
+        fold_views(plan, run, item, view, open, scratch, fold);
+    }
 }
 
 void fvi_tile_open_block(const fv_plan *plan, const fvi_source *source, int64_t block, const fvi_scratch *scratch,

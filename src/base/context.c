@@ -18,8 +18,8 @@ const char *fv_status_name(fv_status status) {
 }
 
 const char *fv_level_name(fv_level level) {
-    static const char *const name[] = {"c", "avx2", "avx512"};
-    return (unsigned)level < 3 ? name[level] : "best";
+    static const char *const name[] = {"best", "c", "avx2", "avx512"};
+    return (unsigned)level < sizeof name / sizeof *name ? name[level] : "unknown level";
 }
 
 static void *default_alloc(void *user, size_t size) {
@@ -46,7 +46,7 @@ static fvi_cpu cut_to_level(fvi_cpu cpu, fv_level level) {
 static fv_level best_level(fvi_cpu cpu) { return cpu.avx512 ? FV_LEVEL_AVX512 : cpu.avx2 ? FV_LEVEL_AVX2 : FV_LEVEL_C; }
 
 fv_status fv_context_create(const fv_context_options *options, fv_context **out) {
-    fv_context_options o = {0, FV_LEVEL_BEST, NULL};
+    fv_context_options o = {0};
     if (options != NULL) {
         o = *options;
     }

@@ -136,4 +136,32 @@ static inline void quant_rotate_from(float *x, int d, int step) {
     }
 }
 
+/* The table of the loops above, compiled for the file that asks. */
+
+static inline void plain_q8_0(const float *x, int d, void *row, uint16_t *scale) { quant_q8_0(x, d, row, scale); }
+static inline void plain_q4_0(const float *x, int d, void *row, uint16_t *scale) { quant_q4_0(x, d, row, scale); }
+static inline void plain_f32_from_q8_0(const void *rows, int64_t row_bytes, const uint16_t *scale, int n, int d, float *out) {
+    quant_to_f32(FV_Q8_0, rows, row_bytes, scale, n, d, out);
+}
+static inline void plain_f32_from_q4_0(const void *rows, int64_t row_bytes, const uint16_t *scale, int n, int d, float *out) {
+    quant_to_f32(FV_Q4_0, rows, row_bytes, scale, n, d, out);
+}
+static inline void plain_bf16_from_q8_0(const void *rows, int64_t row_bytes, const uint16_t *scale, int n, int d, uint16_t *out) {
+    quant_to_bf16(FV_Q8_0, rows, row_bytes, scale, n, d, out);
+}
+static inline void plain_bf16_from_q4_0(const void *rows, int64_t row_bytes, const uint16_t *scale, int n, int d, uint16_t *out) {
+    quant_to_bf16(FV_Q4_0, rows, row_bytes, scale, n, d, out);
+}
+static inline void plain_rotate(float *x, int d) { quant_rotate_from(x, d, 1); }
+
+static inline fvi_quant_ops quant_plain(const char *name) {
+    return (fvi_quant_ops){
+        .name = name,
+        .quantise = {[FV_Q8_0] = plain_q8_0, [FV_Q4_0] = plain_q4_0},
+        .to_f32 = {[FV_Q8_0] = plain_f32_from_q8_0, [FV_Q4_0] = plain_f32_from_q4_0},
+        .to_bf16 = {[FV_Q8_0] = plain_bf16_from_q8_0, [FV_Q4_0] = plain_bf16_from_q4_0},
+        .rotate = plain_rotate,
+    };
+}
+
 #endif

@@ -27,6 +27,8 @@ typedef struct shape {
     dnnl_memory_desc_t reorder_scratch;
     matmul panel[FVI_DNN_HEIGHTS]; /* tallest first */
     int n_panels;
+    bool half_known;
+    int half; /* the number of the shape of half its rows, -1: none */
 } shape;
 
 struct fvi_dnn {
@@ -304,6 +306,61 @@ fv_status fvi_dnn_shape(fvi_dnn *dnn, fvi_dnn_key key, int *out) {
     return FV_OK;
 }
 
+/* ---- halves ---- */
+
+/* Multiplies random x with random W, whole and by halves, in the lowest panel. -1: no memory or refused. */
+static int halves_agree(fvi_dnn *dnn, int whole, int half) {
+    const shape *s = &dnn->shapes[whole];
+    const int64_t k = s->key.k, n = s->key.n, m = s->panel[s->n_panels - 1].height;
+    size_t packed_bytes = fvi_dnn_packed_bytes(dnn, whole), n_y = (size_t)(m * n);
+    uint16_t *w = fvi_alloc(dnn->ctx, (size_t)((n + m) * k), sizeof *w), *x = w + n * k;
+    char *packed = fvi_alloc(dnn->ctx, packed_bytes, 1);
+    float *y = fvi_alloc(dnn->ctx, 2 * n_y, sizeof *y), *part = y + n_y;
+    int agree = -1;
+    if (w != NULL && packed != NULL && y != NULL) {
+        fvi_rng rng = {2};
+        for (int64_t i = 0; i < (n + m) * k; i++) {
+            w[i] = fvi_f32_to_bf16((float)(fvi_rng_unit(&rng) - 0.5));
+        }
+        bool ok = fvi_dnn_pack(dnn, whole, 0, 0, n, w, packed) && fvi_dnn_multiply(dnn, whole, 0, m, x, packed, y);
+        agree = ok ? 1 : -1;
+        for (int64_t first = 0; first < n && agree == 1; first += n / 2) {
+            agree = fvi_dnn_multiply(dnn, half, 0, m, x, fvi_dnn_packed_row(dnn, whole, packed, first), part) ? 1 : -1;
+            for (int64_t r = 0; r < m && agree == 1; r++) {
+                agree = memcmp(y + r * n + first, part + r * (n / 2), (size_t)(n / 2) * sizeof *y) == 0;
+            }
+        }
+    }
+    fvi_release(dnn->ctx, w, (size_t)((n + m) * k), sizeof *w);
+    fvi_release(dnn->ctx, packed, packed_bytes, 1);
+    fvi_release(dnn->ctx, y, 2 * n_y, sizeof *y);
+    return agree;
+}
+
+fv_status fvi_dnn_half(fvi_dnn *dnn, int whole, int *out) {
+    fvi_dnn_key key = dnn->shapes[whole].key;
+    *out = dnn->shapes[whole].half;
+    if (dnn->shapes[whole].half_known) {
+        return FV_OK;
+    }
+    int half = -1, agree = 0;
+    if (dnn->shapes[whole].ours && key.n % 128 == 0) {
+        key.n /= 2;
+        fv_status status = fvi_dnn_shape(dnn, key, &half);
+        if (status != FV_OK) {
+            return status;
+        }
+        bool alike = dnn->shapes[half].ours && dnn->shapes[half].n_panels == dnn->shapes[whole].n_panels;
+        agree = alike ? halves_agree(dnn, whole, half) : 0;
+    }
+    if (agree < 0) {
+        return refuse(dnn, key, dnnl_out_of_memory);
+    }
+    dnn->shapes[whole].half = *out = agree == 1 ? half : -1;
+    dnn->shapes[whole].half_known = true;
+    return FV_OK;
+}
+
 void fvi_dnn_rowwise(fvi_dnn *dnn) { dnn->rowwise = true; }
 
 size_t fvi_dnn_packed_bytes(const fvi_dnn *dnn, int number) { return dnnl_memory_desc_get_size(&dnn->shapes[number].packed); }
@@ -357,6 +414,10 @@ bool fvi_dnn_pack(fvi_dnn *dnn, int number, int worker, int64_t first, int64_t n
                           {DNNL_ARG_TO, &s->packed, packed},
                           {DNNL_ARG_SCRATCHPAD, &s->reorder_scratch, dnn->scratch[worker]}};
     return execute(dnn, worker, s->reorder, operands, 3);
+}
+
+const void *fvi_dnn_packed_row(const fvi_dnn *dnn, int number, const void *packed, int64_t first) {
+    return (const uint16_t *)packed + fvi_convert_packed(first, dnn->shapes[number].key.k);
 }
 
 bool fvi_dnn_multiply(fvi_dnn *dnn, int number, int worker, int64_t height, const void *x, const void *packed, float *y) {

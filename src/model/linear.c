@@ -250,6 +250,10 @@ fv_status fvi_linear_prepare(fvi_gemm *gemm, fvi_linear *w) {
         key.n = block_rows(w, block_count(w) - 1);
         status = fvi_dnn_shape(gemm->dnn, key, &w->last_shape);
     }
+    w->half_shape = -1;
+    if (status == FV_OK && block_count(w) == 1) {
+        status = fvi_dnn_half(gemm->dnn, w->shape, &w->half_shape);
+    }
     if (status == FV_OK) {
         size_t row = (size_t)w->n_in * element_bytes(gemm, w);
         const int64_t y_rows = block_count(w) == 1 ? FVI_DNN_LOWEST : FVI_DNN_TALLEST;
@@ -316,15 +320,28 @@ static void load_panel(const prompt_job *job, int worker, panel *p) {
     }
 }
 
-/* One block of w[i] with one panel of x. y is made in place where the block is the whole matrix and the panel full, else by way
- * of the room. */
-static bool multiply(prompt_job *job, int i, int64_t block, const void *packed, const panel *p, int worker) {
+/* Rows [first, first + n) of a matrix that are multiplied at once: a block, or half of one. */
+typedef struct piece {
+    int matrix, shape;
+    int64_t first, n;
+    const void *packed;
+} piece;
+
+static piece block_piece(const prompt_job *job, int matrix, int64_t block, const void *packed) {
+    const fvi_linear *w = job->w[matrix];
+    return (piece){matrix, block_shape(w, block), block * w->block, block_rows(w, block), packed};
+}
+
+/* A piece with one panel of x. y is made in place where the piece is the whole matrix and the panel full, else by way of the
+ * room. */
+static bool multiply(prompt_job *job, const piece *at, const panel *p, int worker) {
     fvi_gemm *gemm = job->gemm;
-    const fvi_linear *w = job->w[i];
-    const bool direct = p->rows == p->height && block_count(w) == 1;
-    const int shape = block_shape(w, block);
-    const int64_t n = block_rows(w, block);
-    float *to = job->y[i] + p->first * w->n_out + block * w->block, *y = direct ? to : gemm->rooms[worker].y;
+    const fvi_linear *w = job->w[at->matrix];
+    const bool direct = p->rows == p->height && at->n == w->n_out;
+    const int shape = at->shape;
+    const int64_t n = at->n;
+    const void *packed = at->packed;
+    float *to = job->y[at->matrix] + p->first * w->n_out + at->first, *y = direct ? to : gemm->rooms[worker].y;
     size_t x_row = (size_t)w->n_in * element_bytes(gemm, w);
     bool ok = true;
     for (int64_t r = 0; ok && r < p->height;) {
@@ -338,24 +355,39 @@ static bool multiply(prompt_job *job, int i, int64_t block, const void *packed, 
     return ok;
 }
 
-/* The job's n-th block that is unpacked: which matrix it is of, and its number there. False past the last. */
-static bool find_block(const prompt_job *job, int64_t n, int *matrix, int64_t *block) {
-    if (job->blocks > 0) {
-        *matrix = 0;
-        *block = job->first + n;
-        return n < job->blocks;
-    }
-    for (int i = 0; i < job->n; n -= job->w[i]->packed != NULL ? block_count(job->w[i]) : 0, i++) {
-        if (job->w[i]->packed != NULL && n < block_count(job->w[i])) {
-            *matrix = i;
-            *block = n;
-            return true;
-        }
-    }
-    return false;
+/* One low panel leaves the time to reading weights: halves of blocks then keep all threads at it. */
+static bool by_halves(const prompt_job *job, const fvi_linear *w) { return job->m <= FVI_DNN_LOWEST && w->half_shape >= 0; }
+
+static int64_t piece_count(const prompt_job *job, const fvi_linear *w) {
+    return w->packed == NULL ? 0 : by_halves(job, w) ? 2 : block_count(w);
 }
 
-/* Item: a panel of x with its part of the blocks that are unpacked. */
+/* The job's n-th piece that is unpacked. False past the last. */
+static bool find_piece(const prompt_job *job, int64_t n, piece *out) {
+    if (job->blocks > 0 && n < job->blocks) {
+        *out = block_piece(job, 0, job->first + n, job->gemm->rooms[n].packed);
+    }
+    if (job->blocks > 0) {
+        return n < job->blocks;
+    }
+    int i = 0;
+    while (i < job->n && n >= piece_count(job, job->w[i])) {
+        n -= piece_count(job, job->w[i++]);
+    }
+    if (i == job->n) {
+        return false;
+    }
+    const fvi_linear *w = job->w[i];
+    if (!by_halves(job, w)) {
+        *out = block_piece(job, i, n, (const char *)w->packed + (size_t)n * packed_stride(job->gemm, w));
+        return true;
+    }
+    const int64_t half = w->n_out / 2, first = n * half;
+    *out = (piece){i, w->half_shape, first, half, fvi_dnn_packed_row(job->gemm->dnn, w->shape, w->packed, first)};
+    return true;
+}
+
+/* Item: a panel of x with its part of the pieces that are unpacked. */
 static void panel_item(void *arg, int64_t item, int worker) {
     prompt_job *job = arg;
     panel p = panel_at(job->m, 0);
@@ -363,13 +395,9 @@ static void panel_item(void *arg, int64_t item, int worker) {
         p = panel_at(job->m, p.first + p.rows);
     }
     load_panel(job, worker, &p);
-    int i;
-    int64_t block;
-    for (int64_t n = item % job->parts; find_block(job, n, &i, &block); n += job->parts) {
-        const char *packed = job->blocks > 0
-                                 ? job->gemm->rooms[block - job->first].packed
-                                 : (const char *)job->w[i]->packed + (size_t)block * packed_stride(job->gemm, job->w[i]);
-        if (!multiply(job, i, block, packed, &p, worker)) {
+    piece at;
+    for (int64_t n = item % job->parts; find_piece(job, n, &at); n += job->parts) {
+        if (!multiply(job, &at, &p, worker)) {
             atomic_store(&job->refused, true);
             return;
         }
@@ -398,7 +426,8 @@ static void single_item(void *arg, int64_t block, int worker) {
     panel p = panel_at(job->m, 0);
     void *packed = job->gemm->rooms[worker].packed;
     load_panel(job, worker, &p);
-    if (!unpack_block(job->gemm, job->w[0], block, worker, packed) || !multiply(job, 0, block, packed, &p, worker)) {
+    const piece at = block_piece(job, 0, block, packed);
+    if (!unpack_block(job->gemm, job->w[0], block, worker, packed) || !multiply(job, &at, &p, worker)) {
         atomic_store(&job->refused, true);
     }
 }
@@ -406,11 +435,11 @@ static void single_item(void *arg, int64_t block, int worker) {
 /* Where panels are fewer than threads' turns, each is met by several items that share the blocks. */
 static void run_panels(prompt_job *job) {
     const int64_t panels = panel_count(job->m);
-    int64_t blocks = job->blocks;
+    int64_t pieces = job->blocks;
     for (int i = 0; job->blocks == 0 && i < job->n; i++) {
-        blocks += job->w[i]->packed != NULL ? block_count(job->w[i]) : 0;
+        pieces += piece_count(job, job->w[i]);
     }
-    job->parts = fvi_max(1, fvi_min(blocks, 2 * job->gemm->ctx->threads / fvi_max(panels, 1)));
+    job->parts = fvi_max(1, fvi_min(pieces, 2 * job->gemm->ctx->threads / fvi_max(panels, 1)));
     fvi_parallel(job->gemm->ctx, panels * job->parts, panel_item, job);
 }
 

@@ -20,6 +20,7 @@ typedef struct fvi_linear {
     int64_t n_in, n_out;
     int64_t block;         /* rows of W that are multiplied at once; 0: not prepared */
     int shape, last_shape; /* of the blocks, and of the last one */
+    int half_shape;        /* of half of the only block, whose bits are the same; -1: none */
     void *packed;          /* unpacked for oneDNN, owned by the gemm; NULL: beyond the budget, unpacked by blocks in each call */
 } fvi_linear;
 

@@ -14,7 +14,7 @@ typedef struct row_ref {
 
 typedef struct tally {
     int mask_width[MASK_KINDS][WIDTH_KINDS], mask_dtype[MASK_KINDS][DTYPE_KINDS], width_dtype[WIDTH_KINDS][DTYPE_KINDS];
-    int level[3], problems, failures;
+    int level[FV_LEVEL_AVX512 + 1], problems, failures;
     int64_t rows, longest;
     double worst; /* error over its bar */
 } tally;
@@ -256,6 +256,7 @@ int main(int argc, char **argv) {
     }
     bool enough = covered(&sum);
     printf("%d problems (c %d, avx2 %d, avx512 %d runs), %lld rows, largest error %.2f of its bar, %d failures\n", sum.problems,
-           sum.level[0], sum.level[1], sum.level[2], (long long)sum.rows, sum.worst, sum.failures);
+           sum.level[FV_LEVEL_C], sum.level[FV_LEVEL_AVX2], sum.level[FV_LEVEL_AVX512], (long long)sum.rows, sum.worst,
+           sum.failures);
     return sum.failures > 0 || !enough;
 }

@@ -327,6 +327,63 @@ static void check_bad_runs(fv_context *ctx) {
     fv_plan_destroy(plan);
 }
 
+/* ---- a bias that hides ---------------------------------------------------------------------------------------------- */
+
+enum { BIAS_N = 600, BIAS_H = 6, BIAS_KV = 2, BIAS_D = 64, BIAS_WINDOW = 100 };
+
+/* 0 in a causal window, -inf elsewhere; the last head of a group sees all where `apart`. */
+static void write_window(float *bias, int64_t heads, bool apart) {
+    for (int64_t at = 0; at < heads * BIAS_N * BIAS_N; at++) {
+        int64_t h = at / BIAS_N / BIAS_N, i = at / BIAS_N % BIAS_N, j = at % BIAS_N;
+        bool all = apart && h % (BIAS_H / BIAS_KV) == BIAS_H / BIAS_KV - 1;
+        bias[at] = all || (j <= i && i - j < BIAS_WINDOW) ? 0 : -INFINITY;
+    }
+}
+
+/* A window written into a bias gives the bits of the rule, and its hidden leaves are not visited, whatever K and V are there. */
+static void check_bias(fv_context *ctx, fvi_rng *rng, fv_dtype dtype, bool apart) {
+    enum { OUT = BIAS_H * BIAS_N * BIAS_D, LSE = BIAS_H * BIAS_N };
+    operand q = operand_normal(rng, dtype, 1, BIAS_H, BIAS_N, BIAS_D, 2),
+            k = operand_normal(rng, dtype, 1, BIAS_KV, BIAS_N, BIAS_D, 1);
+    operand v = operand_normal(rng, dtype, 1, BIAS_KV, BIAS_N, BIAS_D, 1);
+    float *out[3], *lse[3], *bias = malloc((size_t)BIAS_H * BIAS_N * BIAS_N * sizeof(float));
+    fv_run_stats stats[3];
+    write_window(bias, apart ? BIAS_H : 1, apart);
+    for (int kind = 0; kind < 3; kind++) { /* the rule, the bias, all keys */
+        out[kind] = malloc(OUT * sizeof(float));
+        lse[kind] = malloc(LSE * sizeof(float));
+        fv_problem p = {.b = 1, .h_q = BIAS_H, .h_kv = BIAS_KV, .n_q = BIAS_N, .n_kv = BIAS_N, .d_k = BIAS_D, .d_v = BIAS_D};
+        fv_run run = {.q = q.t, .k = k.t, .v = v.t, .lse = lse[kind], .stats = &stats[kind]};
+        run.out = fv_tensor_view(out[kind], FV_F32, 1, BIAS_H, BIAS_N, BIAS_D);
+        p.causal = kind == 0;
+        p.window = kind == 0 ? BIAS_WINDOW : 0;
+        p.has_bias = kind == 1;
+        if (p.has_bias) {
+            run.bias = fv_tensor_view(bias, FV_F32, 1, BIAS_H, BIAS_N, BIAS_N);
+            run.bias.stride[1] = apart ? run.bias.stride[1] : 0;
+        }
+        run_once(ctx, &p, &run);
+    }
+    const char *level = fv_level_name(fv_context_level(ctx));
+    for (int h = 0; h < BIAS_H; h++) {
+        int like = apart && h % (BIAS_H / BIAS_KV) == BIAS_H / BIAS_KV - 1 ? 2 : 0;
+        bool equal = same(out[like] + h * (OUT / BIAS_H), out[1] + h * (OUT / BIAS_H), OUT / BIAS_H * (int64_t)sizeof(float)) &&
+                     same(lse[like] + h * BIAS_N, lse[1] + h * BIAS_N, BIAS_N * (int64_t)sizeof(float));
+        expect(equal, level, "a bias that hides", like ? "other bits than all keys" : "other bits than the window");
+    }
+    expect(stats[1].exact_pairs == (apart ? (2 * stats[0].exact_pairs + stats[2].exact_pairs) / 3 : stats[0].exact_pairs), level,
+           "a bias that hides", "pairs miscounted");
+    expect((stats[1].k_rows < stats[2].k_rows / 2) == !apart, level, "a bias that hides", "leaves that no row sees are read");
+    for (int kind = 0; kind < 3; kind++) {
+        free(out[kind]);
+        free(lse[kind]);
+    }
+    free(bias);
+    operand_free(&q);
+    operand_free(&k);
+    operand_free(&v);
+}
+
 /* ---- phases ---------------------------------------------------------------------------------------------------------- */
 
 /* A prompt sums over the width in one chain, where 2^30 + 1 - 2^30 is 0; a generated token in lanes, where 2^30 and -2^30 meet
@@ -357,6 +414,8 @@ static void check_phase(fv_context *ctx, fv_level level, fvi_rng *rng) {
         check_chunks(ctx, rng, FV_F16, level == FV_LEVEL_C ? 1100 : 4300, 32, variant);
     }
     for (int dtype = FV_F32; dtype <= FV_BF16; dtype++) {
+        check_bias(ctx, rng, (fv_dtype)dtype, false);
+        check_bias(ctx, rng, (fv_dtype)dtype, true);
         check_company(ctx, rng, (fv_dtype)dtype, dtype != FV_F16);
         for (int i = 0; i < 8; i++) {
             check_bad_numbers(ctx, rng, (fv_dtype)dtype, i & 1 ? INFINITY : NAN, i & 2, i & 4 ? 40 : 0);

@@ -445,7 +445,7 @@ int main(int argc, char **argv) {
     }
 #endif
     for (int i = 0; i < n && speed; i++) {
-        bench_rung(&levels[i], (fv_level)i);
+        bench_rung(&levels[i], (fv_level)(FV_LEVEL_C + i));
     }
     for (int i = 0; i < n && !speed; i++) {
         check_rung(&levels[i]);

@@ -158,6 +158,41 @@ static void batches_are_compared(void **state) {
     cJSON_Delete(list);
 }
 
+/* The case's parts, below it: each stage, their sum, and for prompts attention by itself. */
+static void check_parts(const cJSON *list, const char *name, bool alone) {
+    static const char *const stages[] = {"weights", "attention", "rows", "cache", "embedding", "head"};
+    char start[96];
+    double total = 0;
+    for (int i = 0; i < 6; i++) {
+        snprintf(start, sizeof start, "%s/%s/", name, stages[i]);
+        const cJSON *row = row_of(list, start);
+        assert_non_null(row);
+        assert_string_equal(string(row, "unit"), "ms");
+        assert_string_equal(string(row, "ceiling_name"), "end_to_end");
+        assert_true(number(row, "value") > 0 && number(row, "fraction") > 0 && number(row, "fraction") < 1);
+        total += number(row, "value");
+    }
+    snprintf(start, sizeof start, "%s/sum/", name);
+    const cJSON *sum = row_of(list, start);
+    assert_non_null(sum);
+    assert_true(fabs(number(sum, "value") - total) < 1e-6 * total); /* of one run: medians are the run's own */
+    assert_true(isfinite(number(sum, "fraction")) && number(sum, "fraction") > 0);
+    snprintf(start, sizeof start, "%s/attention_alone/", name);
+    const cJSON *by_itself = row_of(list, start);
+    assert_int_equal(by_itself != NULL, alone);
+    assert_true(!alone || (number(by_itself, "value") > 0 && isfinite(number(by_itself, "of_stage"))));
+}
+
+static void models_have_parts(void **state) {
+    (void)state;
+    cJSON *list = rows(RUN("bench", "model", "--json", "--runs", "1", "--no-ceilings", "--case", "model/*/n[15]*/*"));
+    assert_int_equal(cJSON_GetArraySize(list), 2 + 2 * 7 + 1);
+    assert_string_equal(string(list->child, "unit"), "tokens/s"); /* a case's own row comes first: --against reads that */
+    check_parts(list, "model/prompt/n512", true);
+    check_parts(list, "model/generate/n16", false);
+    cJSON_Delete(list);
+}
+
 static void passes_have_a_state(void **state) {
     (void)state;
     cJSON *list = rows(RUN("bench", "passes", "--json", "--quiet", "--no-ceilings", "--case", "*/f32/*/n1024/*"));
@@ -284,11 +319,11 @@ int main(int argc, char **argv) {
     }
     run_path = argv[1];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_tell_the_kernel),  cmocka_unit_test(globs_filter),
-        cmocka_unit_test(rows_have_ceilings),     cmocka_unit_test(prompts_name_the_ceiling_of_their_form),
-        cmocka_unit_test(batches_are_compared),   cmocka_unit_test(passes_have_a_state),
-        cmocka_unit_test(masks_show_their_pairs), cmocka_unit_test(builds_are_compared),
-        cmocka_unit_test(interrupts_end_it),
+        cmocka_unit_test(names_tell_the_kernel), cmocka_unit_test(globs_filter),
+        cmocka_unit_test(rows_have_ceilings),    cmocka_unit_test(prompts_name_the_ceiling_of_their_form),
+        cmocka_unit_test(batches_are_compared),  cmocka_unit_test(passes_have_a_state),
+        cmocka_unit_test(models_have_parts),     cmocka_unit_test(masks_show_their_pairs),
+        cmocka_unit_test(builds_are_compared),   cmocka_unit_test(interrupts_end_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

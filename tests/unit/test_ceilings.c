@@ -28,7 +28,7 @@ static void check_issue(double rate, double per, double clock) {
 
 static void every_level_fills_its_units(void **state) {
     (void)state;
-    static const double lanes[] = {4, 8, 16};
+    static const double lanes[] = {[FV_LEVEL_AVX2] = 8, [FV_LEVEL_AVX512] = 16};
     for (int level = FV_LEVEL_AVX2; level <= FV_LEVEL_AVX512; level++) {
         fv_ceilings c;
         if (!measure((fv_level)level, &c)) {

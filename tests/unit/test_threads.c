@@ -103,13 +103,30 @@ static void bad_options_are_refused(void **state) {
     assert_null(ctx);
     assert_int_equal(fv_context_create(&(fv_context_options){.threads = 257, .level = FV_LEVEL_C}, &ctx), FV_ERR_ARGUMENT);
     assert_int_equal(fv_context_create(&(fv_context_options){.threads = 1, .level = (fv_level)7}, &ctx), FV_ERR_ARGUMENT);
+    assert_int_equal(fv_context_create(&(fv_context_options){.threads = 1, .level = (fv_level)-1}, &ctx), FV_ERR_ARGUMENT);
     fv_context_destroy(NULL);
+}
+
+static void zeros_are_the_defaults(void **state) {
+    (void)state;
+    fv_context *plain, *zeros;
+    assert_int_equal(fv_context_create(NULL, &plain), FV_OK);
+    assert_int_equal(fv_context_create(&(fv_context_options){0}, &zeros), FV_OK);
+    assert_true(fv_context_level(plain) != FV_LEVEL_BEST); /* what was chosen, not that it was left open */
+    assert_int_equal(fv_context_level(plain), fv_context_level(zeros));
+    assert_int_equal(fv_threads(plain), fv_threads(zeros));
+    fv_context_options above = {.level = fv_context_level(plain) + 1};
+    fv_context *none;
+    assert_int_equal(fv_context_create(&above, &none), FV_ERR_ARGUMENT);
+    fv_context_destroy(plain);
+    fv_context_destroy(zeros);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_item_once),       cmocka_unit_test(many_short_loops),        cmocka_unit_test(cancelled_loops_end),
-        cmocka_unit_test(two_contexts_at_once), cmocka_unit_test(bad_options_are_refused),
+        cmocka_unit_test(each_item_once),          cmocka_unit_test(many_short_loops),
+        cmocka_unit_test(cancelled_loops_end),     cmocka_unit_test(two_contexts_at_once),
+        cmocka_unit_test(bad_options_are_refused), cmocka_unit_test(zeros_are_the_defaults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
