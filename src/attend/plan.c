@@ -178,6 +178,7 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
     plan->has_half = fvi_tile_init_half(&ctx->cpu, &plan->ops[1]);
     fvi_quant_init(&ctx->cpu, &plan->quant);
     fvi_rowop_init(&ctx->cpu, &plan->rowop);
+    fvi_sift_init(&ctx->cpu, &plan->sift);
     fvi_decode_init(&ctx->cpu, &plan->decode);
     choose_sizes(plan);
     if (problem->recipe != NULL && plan->choice.profile == NULL && problem->recipe->profile_path[problem->phase][0] != '\0') {

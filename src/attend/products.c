@@ -27,10 +27,15 @@ void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, in
     }
 }
 
-void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch) {
+void fvi_products_open_keys(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch) {
     if (scratch->key == NULL) {
         fvi_leaf_widen(&plan->quant, scratch->ops->half, plan->problem.d_k, plan->problem.d_v, scratch->gather, leaf);
         scratch->ops->pack_k[leaf->k_dtype](leaf->k, leaf->k_row_bytes, leaf->n, (int)plan->problem.d_k, scratch->kt);
+    }
+}
+
+void fvi_products_open_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch) {
+    if (scratch->key == NULL) {
         scratch->ops->pack_v[leaf->v_dtype](leaf->v, leaf->v_row_bytes, leaf->n, (int)plan->problem.d_v, scratch->vt);
     }
 }

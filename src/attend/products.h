@@ -11,9 +11,11 @@ void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scra
 void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
 /* Row `row` of the item's queries, which stands in scratch->q_row, packed. */
 void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
-/* To be called for a leaf before its products; a prompt's quantised rows are widened to scratch->gather, and `leaf` names those.
+/* To be called for a leaf before its scores; a prompt's quantised rows are widened to scratch->gather, and `leaf` names those.
  */
-void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch);
+void fvi_products_open_keys(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch);
+/* After it, and before products with the leaf's values. */
+void fvi_products_open_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch);
 /* Whether no value of the leaf is an infinity or NaN. */
 bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch);
 /* All three stages at once for rows first .. first + n - 1, where the kernels can: false if not. `seen` (rows of the item) as in

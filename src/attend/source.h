@@ -15,6 +15,7 @@ typedef struct fvi_leaf {
     const int32_t *position; /* n ascending; NULL: first, first + 1, ... */
     const int32_t *key;      /* numbers in the sequence of columns that were put side by side; NULL: a block's */
     int64_t first;
+    bool v_open, v_looked, v_finite; /* values are packed; whether they are finite was looked at; they are */
 } fvi_leaf;
 
 typedef struct fvi_source {
