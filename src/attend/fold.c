@@ -27,17 +27,27 @@ void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece,
     }
 }
 
-/* A sink logit takes part in the softmax without a value. */
-static void add_sink(const fv_plan *plan, float logit, float *m, float *sum, float *out) {
+/* One entry more; without a value (NULL) it takes part in the sum alone. */
+static void add_entry(const fv_plan *plan, float logit, const float *value, float *m, float *sum, float *out) {
     float top = fmaxf(*m, logit);
-    if (top == -INFINITY) {
+    if (logit == -INFINITY) {
         return;
     }
-    float a = factor(*m, top);
-    *sum = *sum * a + factor(logit, top);
+    float a = factor(*m, top), w = factor(logit, top);
+    *sum = *sum * a + w;
     *m = top;
     for (int64_t c = 0; c < plan->d_pad; c++) {
         out[c] *= a;
+    }
+    for (int64_t c = 0; value != NULL && c < plan->problem.d_v; c++) {
+        out[c] += w * value[c];
+    }
+}
+
+void fvi_tile_more(const fv_plan *plan, const fvi_item *item, const fvi_sieve *sieve, fvi_fold *fold) {
+    for (int64_t r = 0; sieve->more != NULL && r < item->n_rows * plan->share; r++) {
+        fvi_more more = sieve->more(sieve->arg, fvi_row_position(item, plan->share, r), fold->m[r]);
+        add_entry(plan, more.log_weight, more.value, &fold->m[r], &fold->sum[r], fold->out + r * plan->d_pad);
     }
 }
 
@@ -50,7 +60,7 @@ void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + fvi_item_query(item, plan->share, r);
         i = item->compact ? item->row0 + r / plan->share : i;
         if (p->has_sink_logits) {
-            add_sink(plan, run->sink_logits[head] * (float)FVI_LOG2E, &fold->m[r], &fold->sum[r], out);
+            add_entry(plan, run->sink_logits[head] * (float)FVI_LOG2E, NULL, &fold->m[r], &fold->sum[r], out);
         }
         float sum = fold->sum[r], by = 1 / sum;
         for (int64_t c = 0; c < p->d_v; c++) {

@@ -152,6 +152,8 @@ fvi_sight fvi_looker_open(fvi_looker *looker, const fv_plan *plan, const fv_run 
                        .causal = p->causal,
                        .ops = scratch->ops,
                        .plain = &plan->ops[0],
+                       .rowop = &plan->rowop,
+                       .sift = &plan->sift,
                        .source = looker,
                        .rows = read_rows,
                        .pack = pack_leaf,

@@ -186,6 +186,7 @@ static void fill_in(fv_plan *plan, fv_context *ctx, const fv_problem *problem) {
     plan->has_half = fvi_tile_init_half(&ctx->cpu, &plan->ops[1]);
     fvi_quant_init(&ctx->cpu, &plan->quant);
     fvi_rowop_init(&ctx->cpu, &plan->rowop);
+    fvi_sift_init(&ctx->cpu, &plan->sift);
     fvi_decode_init(&ctx->cpu, &plan->decode);
 }
 

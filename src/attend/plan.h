@@ -15,6 +15,7 @@
 #include "kernel/decode.h"
 #include "kernel/quant.h"
 #include "kernel/rowop.h"
+#include "kernel/sift.h"
 #include "kernel/tile.h"
 
 #define FVI_LOG2E 1.4426950408889634
@@ -58,6 +59,7 @@ struct fv_plan {
     fvi_decode_ops decode; /* used where problem.phase is FV_DECODE */
     fvi_quant_ops quant;
     fvi_rowop_ops rowop;
+    fvi_sift_ops sift;
     int64_t group;
     int64_t share;        /* query heads of an item: the group, or 1 */
     bool indexed;         /* an index selector */

@@ -32,15 +32,19 @@ int64_t fvi_products_batch(const fv_plan *plan, const fvi_scratch *scratch, bool
     return several ? plan->batch : 1;
 }
 
-void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, int slot, const fvi_scratch *scratch) {
+void fvi_products_open_keys(const fv_plan *plan, fvi_leaf *leaf, int slot, const fvi_scratch *scratch) {
     if (scratch->key == NULL) {
         uint8_t *kt = (uint8_t *)scratch->kt + slot * fvi_tile_packed_k(scratch->ops, plan->problem.d_k);
-        uint8_t *vt = (uint8_t *)scratch->vt + slot * fvi_tile_packed_v(scratch->ops, plan->problem.d_v);
         fvi_leaf_widen(&plan->quant, scratch->ops->half, plan->problem.d_k, plan->problem.d_v, scratch->gather, leaf);
         scratch->ops->pack_k[leaf->k_dtype](leaf->k, leaf->k_row_bytes, leaf->n, (int)plan->problem.d_k, kt);
-        scratch->ops->pack_v[leaf->v_dtype](leaf->v, leaf->v_row_bytes, leaf->n, (int)plan->problem.d_v, vt);
         leaf->kt = kt;
-        leaf->vt = vt;
+        leaf->vt = (uint8_t *)scratch->vt + slot * fvi_tile_packed_v(scratch->ops, plan->problem.d_v);
+    }
+}
+
+void fvi_products_open_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch) {
+    if (scratch->key == NULL) {
+        scratch->ops->pack_v[leaf->v_dtype](leaf->v, leaf->v_row_bytes, leaf->n, (int)plan->problem.d_v, leaf->vt);
     }
 }
 

@@ -13,9 +13,11 @@ void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_
 void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
 /* How many leaves may be open at once. */
 int64_t fvi_products_batch(const fv_plan *plan, const fvi_scratch *scratch, bool in_place);
-/* To be called for a leaf before its products; `slot` counts the leaves that are open at once. A prompt's quantised rows are
+/* To be called for a leaf before its scores; `slot` counts the leaves that are open at once. A prompt's quantised rows are
  * widened to scratch->gather, and `leaf` names those. */
-void fvi_products_open_leaf(const fv_plan *plan, fvi_leaf *leaf, int slot, const fvi_scratch *scratch);
+void fvi_products_open_keys(const fv_plan *plan, fvi_leaf *leaf, int slot, const fvi_scratch *scratch);
+/* After it, and before products with the leaf's values. */
+void fvi_products_open_values(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch);
 /* Whether no value of the leaf is an infinity or NaN. */
 bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch);
 /* All three stages at once for the leaves that are open and the item's first n rows, where the kernels can: false if not. n and

@@ -162,7 +162,7 @@ static void fill_beside(strand *s, const strand *other, int64_t block, uint64_t 
     s->word = other->word;
 }
 
-static void fold_columns(const fv_plan *plan, const fv_run *run, const fvi_leaf *leaf, strand *s) {
+static void fold_columns(const fv_plan *plan, const fv_run *run, fvi_leaf *leaf, strand *s) {
     if (s->leaves % (FVI_PIECE / FVI_LEAF) == 0) {
         begin_piece(plan, s);
     }
@@ -212,4 +212,7 @@ void fvi_strands_run(const fv_plan *plan, const fv_run *run, void *workspace, co
     const fvi_source source = fvi_walk_source(plan, run, item);
     fold_blocks(plan, run, &source, s, strands);
     fold_all_columns(plan, run, &source, s, strands);
+    for (int t = 0; t < strands; t++) {
+        fvi_tile_more(plan, &s[t].item, &s[t].index.sieve, &s[t].scratch.total);
+    }
 }

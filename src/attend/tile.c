@@ -100,7 +100,6 @@ typedef struct leaf_view {
     int64_t key;       /* number of its first key, if it is a block */
     bool whole;        /* all rows see all 64 keys */
     bool even;         /* all rows see the keys of key_bits and no others */
-    bool finite;       /* looked at only if not whole */
     uint64_t key_bits; /* keys that exist, are visited by some row and are not masked */
     const fvi_index *index;
     const fvi_columns *columns; /* NULL: a block */
@@ -163,11 +162,41 @@ static bool none_seen(const uint64_t *seen, int64_t n) {
     return any == 0;
 }
 
+static bool each_sees_all(const uint64_t *seen, int64_t n) {
+    uint64_t all = UINT64_MAX;
+    for (int64_t r = 0; r < n; r++) {
+        all &= seen[r];
+    }
+    return all == UINT64_MAX;
+}
+
+/* Leaves out what the index's sieve does not keep. */
+static void sift(const fv_plan *plan, const fvi_sieve *sieve, const fvi_score_tile *t, const fvi_scratch *scratch,
+                 const fvi_fold *fold) {
+    enum { ROWS = 16 };
+    int64_t position[ROWS];
+    float m[ROWS];
+    for (int64_t from = 0; from < t->n; from += ROWS) {
+        int n = (int)fvi_min(ROWS, t->n - from);
+        for (int r = 0; r < n; r++) {
+            int64_t row = t->first + from + r;
+            position[r] = fvi_row_position(t->item, plan->share, row);
+            m[r] = fmaxf(fold->m[row], scratch->total.m[row]);
+        }
+        sieve->keep(sieve->arg, &(fvi_scores){n, position, m, t->s + from * FVI_LEAF, t->seen + from});
+    }
+}
+
 /* Scores of rows first .. first + n - 1 with a leaf, hidden ones -inf. */
-static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t, const fvi_scratch *scratch) {
+static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t, const fvi_scratch *scratch,
+                       const fvi_fold *fold) {
+    const fvi_sieve *sieve = &view->index->sieve;
     fvi_products_scores(plan, &view->leaf, scratch, t->first, t->n, t->s);
     fvi_score_parts(t);
-    if (!view->whole || plan->problem.has_bias) {
+    if (sieve->keep != NULL) {
+        sift(plan, sieve, t, scratch, fold);
+    }
+    if (!view->whole || plan->problem.has_bias || sieve->keep != NULL) {
         fvi_score_hide(t);
     }
     for (int64_t r = 0; r < t->n; r++) {
@@ -175,19 +204,36 @@ static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_sco
     }
 }
 
-static void take_values(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t, const float *alpha,
+/* Values that not every row of a tile sees have to be finite to be multiplied with a weight of 0. */
+static bool finite_values(const fv_plan *plan, fvi_leaf *leaf, const fvi_scratch *scratch) {
+    if (!leaf->v_looked) {
+        leaf->v_finite = fvi_products_finite(plan, leaf, scratch);
+        leaf->v_looked = true;
+    }
+    return leaf->v_finite;
+}
+
+static void take_values(const fv_plan *plan, leaf_view *view, const fvi_score_tile *t, const float *alpha,
                         const fvi_scratch *scratch, fvi_fold *fold) {
     float *out = fold->out + t->first * plan->d_pad;
-    if ((view->whole && !plan->problem.has_bias) || view->finite) {
+    if ((view->whole && each_sees_all(t->seen, t->n)) || finite_values(plan, &view->leaf, scratch)) {
         fvi_products_values(plan, &view->leaf, scratch, t->s, t->n, alpha, out);
     } else {
         fvi_products_values_apart(plan, &view->leaf, scratch, t->s, t->n, alpha, t->seen, out);
     }
 }
 
+static void open_values(const fv_plan *plan, const fvi_scratch *scratch, fvi_leaf *leaf) {
+    if (!leaf->v_open) {
+        scratch->stats->v_rows += (uint64_t)leaf->n;
+        fvi_products_open_values(plan, leaf, scratch);
+        leaf->v_open = true;
+    }
+}
+
 /* The stages of several leaves side by side: each stage ends in a chain of latencies, which the next leaf's start hides. */
-static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *item, const leaf_view *view, int leaves,
-                      int64_t first, int64_t n, const fvi_scratch *scratch, fvi_fold *fold) {
+static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *item, leaf_view *view, int leaves, int64_t first,
+                      int64_t n, const fvi_scratch *scratch, fvi_fold *fold) {
     fvi_score_tile tile[FVI_BATCH];
     for (int b = 0; b < leaves; b++) {
         float *s = scratch->s + b * plan->sub_rows * FVI_LEAF;
@@ -197,41 +243,48 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
         if (leaves == 1 && none_seen(seen, n)) {
             return;
         }
-        score_rows(plan, &view[b], &tile[b], scratch);
+        score_rows(plan, &view[b], &tile[b], scratch, fold);
+        if (view[b].index->sieve.keep != NULL && none_seen(seen, n)) {
+            return;
+        }
     }
     for (int b = 0; b < leaves; b++) {
         scratch->ops->soften(tile[b].s, (int)n, fold->m + first, fold->sum + first, scratch->alpha + b * plan->sub_rows);
     }
     for (int b = 0; b < leaves; b++) {
+        open_values(plan, scratch, &view[b].leaf);
         take_values(plan, &view[b], &tile[b], scratch->alpha + b * plan->sub_rows, scratch, fold);
     }
 }
 
 static void open_leaf(const fv_plan *plan, int slot, const fvi_scratch *scratch, fvi_leaf *leaf) {
+    bool read = leaf->key != NULL || fvi_quantised(leaf->v_dtype); /* gathered, or about to be widened */
     scratch->stats->k_rows += (uint64_t)leaf->n;
-    scratch->stats->v_rows += (uint64_t)leaf->n;
-    fvi_products_open_leaf(plan, leaf, slot, scratch);
+    fvi_products_open_keys(plan, leaf, slot, scratch);
+    if (read) {
+        open_values(plan, scratch, leaf);
+    }
 }
 
 /* What an open leaf is to the item's rows, of which the index lets some visit the keys `visited`. The view's leaf, index and
  * columns are set, and whether rows differ. */
-static void look_at(const fv_plan *plan, const fv_run *run, const fvi_item *item, uint64_t visited, const fvi_scratch *scratch,
-                    leaf_view *view) {
+static void look_at(const fv_plan *plan, const fv_run *run, const fvi_item *item, uint64_t visited, leaf_view *view) {
     const fvi_leaf *l = &view->leaf;
     view->key_bits = visited & key_mask_bits(plan, run, item, view->key, l);
     view->even = !view->apart && all_seen(plan, item, &view->index->rule, l);
     view->whole = view->even && view->key_bits == UINT64_MAX;
-    view->finite = (view->whole && !plan->problem.has_bias) || fvi_products_finite(plan, l, scratch);
 }
 
 /* Whether scores of an item's rows need nothing between their product and their weight. */
 static bool plain_scores(const fv_problem *p) { return p->soft_cap == 0 && !p->has_alibi && !p->has_bias; }
 
 /* Whether the kernels can take leaves, and rows, at once. */
-static bool takes_at_once(const fv_plan *plan, const leaf_view *view, int leaves, const fvi_scratch *scratch) {
-    bool can = scratch->key == NULL && scratch->ops->fold != NULL && plain_scores(&plan->problem);
-    for (int b = 0; b < leaves; b++) {
-        can = can && (view[b].whole || view[b].finite);
+static bool takes_at_once(const fv_plan *plan, leaf_view *view, int leaves, const fvi_scratch *scratch) {
+    bool can =
+        scratch->key == NULL && scratch->ops->fold != NULL && plain_scores(&plan->problem) && view->index->sieve.keep == NULL;
+    for (int b = 0; can && b < leaves; b++) {
+        open_values(plan, scratch, &view[b].leaf);
+        can = view[b].whole || finite_values(plan, &view[b].leaf, scratch);
     }
     return can;
 }
@@ -255,7 +308,7 @@ static void look_at_once(const fv_plan *plan, const fvi_item *item, const leaf_v
 }
 
 /* Folds the first rows of an item, where the kernels take them at once; returns how many. */
-static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int leaves, int64_t rows,
+static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, leaf_view *view, int leaves, int64_t rows,
                             const fvi_scratch *scratch, fvi_fold *fold) {
     if (!takes_at_once(plan, view, leaves, scratch)) {
         return 0;
@@ -273,7 +326,7 @@ static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, const lea
 }
 
 /* Generated tokens take leaves side by side, prompts at once or one after the other. */
-static void fold_views(const fv_plan *plan, const fv_run *run, const fvi_item *item, const leaf_view *view, int leaves,
+static void fold_views(const fv_plan *plan, const fv_run *run, const fvi_item *item, leaf_view *view, int leaves,
                        const fvi_scratch *scratch, fvi_fold *fold) {
     int64_t rows = item->n_rows * plan->share;
     int64_t done = fold_at_once(plan, item, view, leaves, rows, scratch, fold);
@@ -297,7 +350,7 @@ void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         view[open] = (leaf_view){.key = key, .index = index};
         fvi_source_leaf(source, leaf, scratch->gather, &view[open].leaf);
         open_leaf(plan, open, scratch, &view[open].leaf);
-        look_at(plan, run, item, UINT64_MAX, scratch, &view[open++]);
+        look_at(plan, run, item, UINT64_MAX, &view[open++]);
     }
     if (open > 0) {
         fold_views(plan, run, item, view, open, scratch, fold);
@@ -316,19 +369,21 @@ void fvi_tile_open_columns(const fv_plan *plan, const fvi_source *source, const 
     open_leaf(plan, 0, scratch, leaf);
 }
 
-void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_leaf *leaf, const fvi_index *index,
+void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
                     int64_t block, const fvi_scratch *scratch, fvi_fold *fold) {
     leaf_view view = {.leaf = *leaf, .key = block * FVI_LEAF, .index = index, .apart = fvi_index_apart(index, block)};
-    look_at(plan, run, item, index->key[block], scratch, &view);
+    look_at(plan, run, item, index->key[block], &view);
     fold_views(plan, run, item, &view, 1, scratch, fold);
+    *leaf = view.leaf;
 }
 
-void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_leaf *leaf,
-                      const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold) {
+void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_columns *columns,
+                      const fvi_scratch *scratch, fvi_fold *fold) {
     leaf_view view = {.leaf = *leaf, .index = columns->index, .columns = columns};
     for (int i = 0; i < columns->segments; i++) {
         view.apart = view.apart || fvi_index_apart(columns->index, columns->segment[i].block);
     }
-    look_at(plan, run, item, UINT64_MAX, scratch, &view);
+    look_at(plan, run, item, UINT64_MAX, &view);
     fold_views(plan, run, item, &view, 1, scratch, fold);
+    *leaf = view.leaf;
 }

@@ -23,6 +23,7 @@ typedef struct fvi_method_family {
 } fvi_method_family;
 
 extern const fvi_method_family fvi_methods_dynamic;
+extern const fvi_method_family fvi_methods_estimates;
 extern const fvi_method_family fvi_methods_exact;
 extern const fvi_method_family fvi_methods_layouts;
 extern const fvi_method_family fvi_methods_patterns;

@@ -6,6 +6,7 @@
 /* clang-format off */
 static const fvi_method_family *const family[] = {
     &fvi_methods_dynamic,
+    &fvi_methods_estimates,
     &fvi_methods_exact,
     &fvi_methods_layouts,
     &fvi_methods_patterns,

@@ -66,6 +66,7 @@ void fvi_rule_index(const fvi_rule *rule, const fvi_query_tile *q, fvi_index *in
     int n = fvi_rule_tile_spans(rule, q, span);
     index->rule = *rule;
     index->blocks = 0;
+    index->sieve.keep = NULL;
     index->n = 0;
     for (int k = 0; k < n; k++) {
         fvi_span blocks = {span[k].from / FVI_LEAF, fvi_ceil_div(span[k].to, FVI_LEAF)};
@@ -82,6 +83,7 @@ void fvi_index_under_rule(const fvi_index *index, const fvi_rule *rule, const fv
     fvi_rule_index(rule, q, &mine);
     out->rule = index->rule;
     out->blocks = 0;
+    out->sieve.keep = NULL;
     out->n = 0;
     for (int a = 0, b = 0; a < index->n && b < mine.n;) {
         fvi_span x = index->span[a], y = mine.span[b];

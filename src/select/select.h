@@ -43,6 +43,33 @@ typedef struct fvi_query_tile {
 /* The keys of block `block` that the row at `position` sees, among those of the index's word. */
 typedef uint64_t fvi_index_seen(const void *arg, int64_t position, int64_t block);
 
+/* An entry besides the keys, that a row takes part with: of a weight 2^log_weight and a value (d_v), NULL for zeros. */
+typedef struct fvi_more {
+    float log_weight; /* -inf: none */
+    const float *value;
+} fvi_more;
+
+/* Scores of a few rows (64 at most) with a leaf. */
+typedef struct fvi_scores {
+    int n;
+    const int64_t *position; /* (n) of the rows */
+    const float *m;          /* (n) the largest score of a row that was folded yet, -inf at first */
+    const float *s;          /* (n, 64), 64-byte aligned; anything where `seen` has no bit */
+    uint64_t *seen;          /* (n) */
+} fvi_scores;
+
+/* What the executor asks an index while it folds it: which scores are left out after all. Scores and maxima are logarithms to
+ * the base 2. A row is asked for one leaf after the other, in the order they are folded, by one thread; what `arg` keeps for a
+ * row may be changed, and the answer must depend on nothing else but that row. What is left out weighs nothing, in the sum
+ * too, and V of a leaf that no row keeps a key of is not read. */
+typedef struct fvi_sieve {
+    /* Clears bits of `seen`: of the keys that a row does not keep. */
+    void (*keep)(void *arg, const fvi_scores *scores);
+    /* NULL: nothing; or what a row whose largest kept score is m (-inf: it kept none) takes part with at its end. */
+    fvi_more (*more)(void *arg, int64_t position, float m);
+    void *arg;
+} fvi_sieve;
+
 typedef struct fvi_index {
     fvi_span span[FVI_INDEX_SPANS]; /* of blocks: a rule selector's answer */
     int n;
@@ -53,18 +80,20 @@ typedef struct fvi_index {
     uint64_t *apart; /* (ceil(blocks / 64)) bit b: rows differ in block b */
     fvi_index_seen *seen;
     const void *seen_arg;
-    bool fell_back; /* the method gave up on this tile: it is dense, and counted */
+    fvi_sieve sieve; /* keep is NULL: none */
+    bool fell_back;  /* the method gave up on this tile: it is dense, and counted */
 } fvi_index;
 
 /* What an index selector works with. `head_state` was filled by prepare and may not be changed by tile, which many threads call
- * at once, each with a `scratch` of its own, which keeps nothing from tile to tile but what index->seen reads of this one. */
+ * at once, each with a `scratch` of its own, which keeps nothing from tile to tile but what the index's seen and sieve read of
+ * this one. */
 typedef struct fvi_select {
     const double *value;  /* the method's parameters in the order of its registry row */
     const double *number; /* of a profile: what was found for this layer and head; NULL without one */
     int64_t numbers;
     const fvi_sight *sight;
     void *head_state, *scratch; /* 64-byte aligned */
-    void *seen_state;           /* what index->seen reads may stand here, until the tile is done; prepare has none */
+    void *seen_state;           /* what index->seen and the sieve read stands here until the tile is done; prepare has none */
 } fvi_select;
 
 /* How much of a prompt must be there before a tile's index can be made. */
@@ -106,13 +135,17 @@ extern const fvi_selector fvi_select_halonet;   /* width, height, block, halo, s
 
 extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
-extern const fvi_selector fvi_select_hepos;          /* stride */
-extern const fvi_selector fvi_select_lsg;            /* block, sparse, factor, reduction, globals */
-extern const fvi_selector fvi_select_masformer;      /* dense, size, form */
-extern const fvi_selector fvi_select_moa;            /* alpha, beta */
-extern const fvi_selector fvi_select_power;          /* block, window, sinks */
-extern const fvi_selector fvi_select_s2;             /* block, local, stride, offset, dense_heads, dense_every */
-extern const fvi_selector fvi_select_star;           /* block, anchor, query */
+
+extern const fvi_selector fvi_select_row_topk;   /* k */
+extern const fvi_selector fvi_select_spargeattn; /* sim, cdf, topk, sink, pv */
+extern const fvi_selector fvi_select_top_theta;  /* theta, k, sdc, scale, vmc, missing */
+extern const fvi_selector fvi_select_hepos;      /* stride */
+extern const fvi_selector fvi_select_lsg;        /* block, sparse, factor, reduction, globals */
+extern const fvi_selector fvi_select_masformer;  /* dense, size, form */
+extern const fvi_selector fvi_select_moa;        /* alpha, beta */
+extern const fvi_selector fvi_select_power;      /* block, window, sinks */
+extern const fvi_selector fvi_select_s2;         /* block, local, stride, offset, dense_heads, dense_every */
+extern const fvi_selector fvi_select_star;       /* block, anchor, query */
 
 extern const fvi_selector fvi_select_block_topk;       /* blocks, density */
 extern const fvi_selector fvi_select_flexprefill;      /* gamma, tau, min */

@@ -6,6 +6,8 @@
 #ifndef FVI_SIGHT_H
 #define FVI_SIGHT_H
 
+#include "kernel/rowop.h"
+#include "kernel/sift.h"
 #include "kernel/tile.h"
 
 /* Sizes that state and scratch are made for: maxima. */
@@ -27,7 +29,9 @@ struct fvi_sight {
     bool causal;
     const fvi_tile_ops *ops;   /* of the form that keys are packed in */
     const fvi_tile_ops *plain; /* of the f32 form: its soften leaves f32 weights */
-    const void *source;        /* attend's */
+    const fvi_rowop_ops *rowop;
+    const fvi_sift_ops *sift;
+    const void *source; /* attend's */
     /* Rows from .. from + n - 1 of a side to out (n, d), contiguous. */
     void (*rows)(const fvi_sight *sight, fvi_side side, int64_t from, int64_t n, float *out);
     /* Packs keys 64 leaf .. of the form `ops` (at most 64, zeros for the others); room: 64 * (d_k + d_v)

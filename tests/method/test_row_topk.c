@@ -1,0 +1,76 @@
+/* test_row_topk.c - each row's k largest scores, against sorting them in double. */
+#include "index_test.h"
+
+/* Whether row i of the head takes key j: 1 or 0, and -1 where it is too near the k-th score to tell. `score` has the row's. */
+static int takes(const double *score, int64_t n, int64_t k, int64_t j) {
+    int64_t before = 0, near = 0;
+    for (int64_t l = 0; l < n && n > k; l++) {
+        bool tie = l != j && score[l] != score[j] && fabs(score[l] - score[j]) < 1e-5 * fmax(1, fabs(score[j]));
+        before += !tie && (score[l] > score[j] || (score[l] == score[j] && l < j));
+        near += tie;
+    }
+    return before >= k ? 0 : before + near < k ? 1 : -1;
+}
+
+static void holds(fv_context *ctx, int64_t k, heads *x) {
+    char recipe[80];
+    snprintf(recipe, sizeof recipe, "prefill=row-topk:k=%d:fallback=0", (int)k);
+    selection s = select_all(ctx, recipe, x, true);
+    double *score = malloc((size_t)x->n * sizeof *score);
+    int64_t unclear = 0;
+    for (int64_t r = 0; r < x->h_q * x->n; r++) {
+        int64_t head = r / x->n, i = r % x->n, kv = head / (x->h_q / x->h_kv), taken = 0;
+        for (int64_t j = 0; j <= i; j++) {
+            score[j] = 0;
+            for (int64_t c = 0; c < x->d; c++) {
+                score[j] += (double)x->q[r * x->d + c] * x->k[(kv * x->n + j) * x->d + c];
+            }
+        }
+        for (int64_t j = 0; j < x->n; j++) {
+            int want = j <= i ? takes(score, i + 1, k, j) : 0;
+            taken += s.at[r * x->n + j];
+            unclear += want < 0;
+            CHECK(want < 0 || s.at[r * x->n + j] == want, "%s, n %lld: row %lld and key %lld of head %lld", recipe,
+                  (long long)x->n, (long long)i, (long long)j, (long long)head);
+        }
+        CHECK(taken == (i + 1 < k ? i + 1 : k), "%s: row %lld takes %lld keys", recipe, (long long)i, (long long)taken);
+    }
+    CHECK(unclear < x->h_q * x->n / 5 + 5, "%s: %lld pairs cannot be told", recipe, (long long)unclear);
+    run_holds(ctx, recipe, x, &s, x->n > 300 ? 37 : 1);
+    chunks_hold(ctx, recipe, x, &s, 64);
+    free(score);
+    free(s.at);
+}
+
+int main(void) {
+    fv_context *ctx;
+    if (fv_context_create(NULL, &ctx) != FV_OK) {
+        return 1;
+    }
+    static const int64_t length[] = {1, 63, 65, 200, 330}, k[] = {1, 7, 64, 300};
+    for (int i = 0; i < 5; i++) {
+        for (int j = 0; j < 4; j++) {
+            heads x = heads_make((uint64_t)(i + 1), 4, j % 2 ? 4 : 2, length[i], j % 2 ? 64 : 32);
+            holds(ctx, k[j], &x);
+            for (int64_t r = 1; r < x.h_kv * x.n; r += 3) { /* equal keys: the earlier is taken */
+                memcpy(x.k + r * x.d, x.k + (r - 1) * x.d, (size_t)x.d * sizeof(float));
+            }
+            holds(ctx, k[j], &x);
+            heads_free(&x);
+        }
+    }
+    heads x = heads_make(9, 4, 2, 500, 32);
+    dense_holds(ctx, "prefill=row-topk:k=500:fallback=0", &x);
+    double last = 1;
+    for (int budget = 4; budget <= 256; budget *= 4) {
+        char recipe[80];
+        snprintf(recipe, sizeof recipe, "prefill=row-topk:k=%d:fallback=0", budget);
+        double missing = missing_mass(ctx, recipe, &x);
+        CHECK(missing < last, "%s misses %g, a quarter of it %g", recipe, missing, last);
+        last = missing;
+    }
+    heads_free(&x);
+    fv_context_destroy(ctx);
+    printf("%d failures\n", failures);
+    return failures > 0;
+}
