@@ -11,6 +11,7 @@
 int command_run(int argc, char **argv);
 int command_compare(int argc, char **argv);
 int command_info(int argc, char **argv);
+int command_calibrate(int argc, char **argv);
 int command_perplexity(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_attend(int argc, char **argv);

@@ -12,6 +12,7 @@ typedef struct command {
 static const command commands[] = {
     {"run", "generate text from a prompt, a file or a conversation", command_run},
     {"compare", "what attention methods cost and lose on your model and text", command_compare},
+    {"calibrate", "what a method finds offline about a model's heads: its profile", command_calibrate},
     {"perplexity", "how well the model predicts a text", command_perplexity},
     {"info", "what is in a model file", command_info},
     {"tokenize", "text to tokens, with the pieces or as JSON lines", command_tokenize},

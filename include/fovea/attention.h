@@ -138,6 +138,7 @@ FV_API fv_status fv_tensor_to_dlpack(fv_context *ctx, const fv_tensor *view, voi
  * ("kv=q4_0:rotate=1"). */
 typedef struct fv_recipe fv_recipe;
 struct fv_cache_desc;
+struct fv_run;
 
 typedef enum fv_phase { FV_PREFILL = 0, FV_DECODE = 1 } fv_phase;
 
@@ -172,12 +173,35 @@ FV_API void fv_profile_set_model(fv_profile *profile, uint64_t fingerprint);
 FV_API fv_status fv_profile_set(fv_profile *profile, int layer, int64_t head, const double *number, int64_t n);
 /* NULL, and n = 0, where nothing was set or there is no such layer or head. */
 FV_API const double *fv_profile_get(const fv_profile *profile, int layer, int64_t head, int64_t *n);
+/* Its method on the axis of that phase: "minference". */
+FV_API const char *fv_recipe_method(const fv_recipe *recipe, fv_phase phase);
 /* The path that the recipe's text names, or NULL. */
 FV_API const char *fv_recipe_profile_path(const fv_recipe *recipe, fv_phase phase);
 /* The profile that it has, or NULL. */
 FV_API const fv_profile *fv_recipe_profile(const fv_recipe *recipe, fv_phase phase);
 /* Gives the recipe a profile of its method; on FV_OK the recipe owns it. Before plans are made of it. */
 FV_API fv_status fv_recipe_attach(fv_recipe *recipe, fv_phase phase, fv_profile *profile);
+
+/* ---- calibration: where profiles come from ---- */
+
+/* Watches prompts for a method that finds something offline, and makes its profile. A run that is to be watched has whole
+ * prompts, causal, one sequence, n_q = n_kv up to `tokens`. */
+typedef struct fv_calibration fv_calibration;
+typedef struct fv_calibration_options {
+    int layers;
+    int64_t h_q, h_kv, d_k, d_v;
+    int64_t tokens;  /* of a prompt at most */
+    int64_t prompts; /* how many there will be */
+    double budget;   /* share of the causal pairs that the method may visit, 0..1; 0: the method's own choice */
+} fv_calibration_options;
+/* Of the recipe's prefill method; the recipe is borrowed. FV_ERR_UNSUPPORTED where the method finds nothing offline. */
+FV_API fv_status fv_calibration_create(fv_context *ctx, const fv_recipe *recipe, const fv_calibration_options *options,
+                                       fv_calibration **out);
+FV_API void fv_calibration_destroy(fv_calibration *calibration);
+/* Looks at the queries and keys of a run. */
+FV_API fv_status fv_calibration_add(fv_calibration *calibration, const struct fv_run *run);
+/* The profile of all that it saw. */
+FV_API fv_status fv_calibration_find(fv_calibration *calibration, fv_profile **out);
 
 /* The registry behind `fovea methods`. */
 typedef enum fv_axis { FV_AXIS_PREFILL = 1, FV_AXIS_DECODE = 2, FV_AXIS_HEADS = 4, FV_AXIS_KV = 8 } fv_axis; /* a bit set */

@@ -38,6 +38,24 @@ typedef struct fv_perplexity_result {
 FV_API fv_perplexity_options fv_perplexity_options_default(void);
 FV_API fv_status fv_perplexity(fv_model *model, const fv_perplexity_options *options, fv_perplexity_result *out);
 
+/* ---- calibrate ----------------------------------------------------------------------------------------------------- */
+
+/* `prompts` prompts of `tokens` tokens, spread over the text, run densely while the recipe's prefill method looks at each head's
+ * queries and keys; what it finds is a profile of the model (fv_profile_write). */
+typedef struct fv_calibrate_options {
+    const char *text;
+    size_t size;
+    const char *recipe; /* "prefill=minference" */
+    int64_t tokens;     /* 4096 */
+    int64_t prompts;    /* 1 */
+    double budget;      /* share of the causal pairs that the method may visit; 0: the method's own choice */
+    fv_dtype kv_dtype;  /* as in fv_session_options */
+    fv_lab_progress progress;
+    void *user;
+} fv_calibrate_options;
+FV_API fv_calibrate_options fv_calibrate_options_default(void);
+FV_API fv_status fv_calibrate(fv_model *model, const fv_calibrate_options *options, fv_profile **out);
+
 /* ---- compare ------------------------------------------------------------------------------------------------------- */
 
 /* A fact is a sentence that is put into the text, and a question about it with its answer. */

@@ -130,8 +130,9 @@ typedef struct fv_session_options {
                          * kv= wins */
     int64_t context;    /* most tokens; 0: the trained length. More than that is FV_ERR_RANGE unless beyond_trained */
     bool beyond_trained;
-    int64_t chunk;   /* prompt tokens worked on at once, 1..1024; 0: 512. Does not change results */
-    float max_error; /* of a prompt's heads: see fv_problem. A prompt then runs when it is finished. 0: off */
+    int64_t chunk;               /* prompt tokens worked on at once, 1..1024; 0: 512. Does not change results */
+    fv_calibration *calibration; /* watches the prompts, each of which then runs when it is finished; borrowed. NULL: none */
+    float max_error;             /* of a prompt's heads: see fv_problem. A prompt then runs when it is finished. 0: off */
 } fv_session_options;
 FV_API fv_session_options fv_session_options_default(void);
 

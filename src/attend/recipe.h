@@ -15,6 +15,7 @@ typedef struct fvi_choice {
 struct fv_recipe {
     fv_context *ctx;
     fvi_choice choice[2];                    /* by fv_phase */
+    const char *method[2];                   /* their names, for messages */
     const struct fvi_method_row *row[2];     /* the methods that they are */
     const struct fvi_method_row *wrapper[2]; /* what stands around them, or NULL */
     bool masks_only;                         /* hides keys that the cache keeps */

@@ -12,7 +12,7 @@ typedef struct fvi_leaf {
     int64_t k_row_bytes, v_row_bytes;
     fv_dtype k_dtype, v_dtype;
     int n;
-    void *kt, *vt;     /* packed, where leaves are */
+    void *kt, *vt;           /* packed, where leaves are */
     const int32_t *position; /* n ascending; NULL: first, first + 1, ... */
     const int32_t *key;      /* numbers in the sequence of columns that were put side by side; NULL: a block's */
     int64_t first;

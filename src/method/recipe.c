@@ -212,6 +212,7 @@ static fv_status parse_method(parser *p, piece value, unsigned axes) {
             p->axis_set[phase] = true;
             p->recipe->choice[phase] = m.choice;
             p->recipe->row[phase] = m.row;
+            p->recipe->method[phase] = m.row->info.name;
             p->recipe->wrapper[phase] = m.wrapper;
             snprintf(p->recipe->profile_path[phase], sizeof p->recipe->profile_path[phase], "%.*s", (int)m.path.n, m.path.s);
             p->recipe->masks_only |= m.row->masks_only;
@@ -288,7 +289,10 @@ fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **out) {
         return fvi_fail(ctx, FV_ERR_MEMORY, "no memory for a recipe");
     }
     const fvi_method_row *dense = fvi_method_row_find("dense", strlen("dense"));
-    *r = (fv_recipe){.ctx = ctx, .choice = {{.selector = dense->selector}, {.selector = dense->selector}}, .row = {dense, dense}};
+    *r = (fv_recipe){.ctx = ctx,
+                     .choice = {{.selector = dense->selector}, {.selector = dense->selector}},
+                     .row = {dense, dense},
+                     .method = {dense->info.name, dense->info.name}};
     parser p = {.ctx = ctx, .recipe = r, .text = text};
     fv_status status = FV_OK;
     for (piece rest = {text, strlen(text)}; rest.n > 0 && status == FV_OK;) {

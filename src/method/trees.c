@@ -49,7 +49,8 @@ static const fvi_method_row row[] = {
      .break_even = 4096},
     {.info = {.name = "gali",
               .title = "logits interpolated between whole positions, for texts beyond training (arrays only)",
-              .paper = "A Training-Free Length Extrapolation Approach for LLMs: Greedy Attention Logit Interpolation (GALI), 2025",
+              .paper =
+                  "A Training-Free Length Extrapolation Approach for LLMs: Greedy Attention Logit Interpolation (GALI), 2025",
               .key = "gali",
               .axes = 0,
               .has = FV_HAS_FORWARD,

@@ -373,7 +373,13 @@ static fv_status attend(fv_session *s, const fvi_pass *p, int layer, int64_t n, 
                         .cache = s->cache,
                         .layer = layer,
                         .stats = &stats};
-    fv_status status = fv_plan_run(s->plan[phase], &run, s->workspace, s->workspace_bytes);
+    fv_status status = FV_OK;
+    if (s->options.calibration != NULL && phase == FV_PREFILL) {
+        status = fv_calibration_add(s->options.calibration, &run);
+    }
+    if (status == FV_OK) {
+        status = fv_plan_run(s->plan[phase], &run, s->workspace, s->workspace_bytes);
+    }
     fvi_lap(at, &s->times.attention);
     s->stats.eligible_pairs += stats.eligible_pairs;
     s->stats.visited_pairs += stats.visited_pairs;

@@ -162,7 +162,7 @@ static fv_status build(fv_session *s, const fv_session_options *options) {
     }
     status = fv_recipe_load(s->ctx, s->recipe_text, &s->recipe);
     if (status == FV_OK) {
-        s->grain = s->options.max_error > 0 ? INT64_MAX : fv_recipe_grain(s->recipe);
+        s->grain = s->options.max_error > 0 || s->options.calibration != NULL ? INT64_MAX : fv_recipe_grain(s->recipe);
         status = check_recipe(s);
     }
     if (status == FV_OK) {

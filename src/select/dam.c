@@ -9,7 +9,7 @@
  * A profile's numbers: how many columns, the columns, the diagonals (distances). Deviations: a query's own key is always
  * seen, since a row must not be empty; up to the captured length the paper uses the true mask itself, here lines serve there too;
  * a head of which the profile says nothing is dense and counts as fallen back. */
-#include "select/select.h"
+#include "select/calibrate.h"
 
 #include <math.h>
 #include <string.h>
@@ -91,5 +91,10 @@ static const char *refuse(const double *value, const fvi_extent *e) {
     return e->causal ? NULL : "its diagonals are distances to earlier keys: it needs a causal problem";
 }
 
-const fvi_selector fvi_select_dam = {
-    .query_block = 64, .scope = FVI_SCOPE_TILE, .head_bytes = head_bytes, .prepare = prepare, .tile = tile, .refuse = refuse};
+const fvi_selector fvi_select_dam = {.calibration = &fvi_calibrate_dam,
+                                     .query_block = 64,
+                                     .scope = FVI_SCOPE_TILE,
+                                     .head_bytes = head_bytes,
+                                     .prepare = prepare,
+                                     .tile = tile,
+                                     .refuse = refuse};

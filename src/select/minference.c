@@ -11,9 +11,9 @@
  *   - block-sparse has no scale and forces no block; the last block's mean key is divided by 64 whatever it has.
  * Deviations: where diagonals are near, the code's kernel extends their union in steps of 64 keys and visits more than they have;
  * here a key is visited if it is on a diagonal of the query block. Of equal diagonals the nearer comes first. */
+#include "select/calibrate.h"
 #include "select/pool.h"
 #include "select/rank.h"
-#include "select/select.h"
 #include "select/stripe.h"
 
 #include <math.h>
@@ -194,7 +194,8 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     }
 }
 
-const fvi_selector fvi_select_minference = {.query_block = FVI_BLOCK,
+const fvi_selector fvi_select_minference = {.calibration = &fvi_calibrate_minference,
+                                            .query_block = FVI_BLOCK,
                                             .scope = FVI_SCOPE_PROMPT,
                                             .head_bytes = head_bytes,
                                             .scratch_bytes = scratch_bytes,

@@ -102,6 +102,8 @@ typedef enum fvi_scope {
     FVI_SCOPE_PROMPT /* all queries and keys */
 } fvi_scope;
 
+typedef struct fvi_calibration fvi_calibration;
+
 typedef struct fvi_selector {
     void (*rule)(const double *value, const fvi_query_tile *q, fvi_index *index); /* a rule selector has this alone */
 
@@ -119,6 +121,7 @@ typedef struct fvi_selector {
     /* Fills an index that is empty (no keys, no rule). What the problem's own masks hide may be set; it is taken out. */
     void (*tile)(const fvi_select *s, const fvi_query_tile *q, fvi_index *index);
     /* NULL, or why parameters do not fit this problem: a sentence that outlives the call. */
+    const fvi_calibration *calibration; /* what it finds offline: see calibrate.h; NULL: nothing */
     bool steps; /* head_state lasts from step to step of one sequence: prepare is called at each, and sees sight->step */
     const char *(*refuse)(const double *value, const fvi_extent *extent);
 } fvi_selector;

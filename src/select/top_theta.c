@@ -16,7 +16,7 @@
  * future ones too), but with a compensation it is what that gives; vmc alone then takes the mean of V whole, as one entry at the
  * threshold. The code's --capk (at most k survivors, the last ones) and its post-softmax placement, whose threshold needs the
  * row's whole sum first, are not built. The mean of V is that of all keys up to the row, whatever a window hides. */
-#include "select/select.h"
+#include "select/calibrate.h"
 
 #include <math.h>
 #include <string.h>
@@ -216,7 +216,8 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     index->sieve = (fvi_sieve){.keep = keep, .more = at->sdc != SDC_NONE || at->vmc ? more : NULL, .arg = at};
 }
 
-const fvi_selector fvi_select_top_theta = {.query_block = ROWS,
+const fvi_selector fvi_select_top_theta = {.calibration = &fvi_calibrate_theta,
+                                           .query_block = ROWS,
                                            .scope = FVI_SCOPE_TILE,
                                            .head_bytes = head_bytes,
                                            .scratch_bytes = scratch_bytes,
