@@ -154,6 +154,7 @@ fvi_sight fvi_looker_open(fvi_looker *looker, const fv_plan *plan, const fv_run 
                        .plain = &plan->ops[0],
                        .rowop = &plan->rowop,
                        .sift = &plan->sift,
+                       .lowbit = &plan->lowbit,
                        .source = looker,
                        .rows = read_rows,
                        .pack = pack_leaf,

@@ -187,6 +187,7 @@ static void fill_in(fv_plan *plan, fv_context *ctx, const fv_problem *problem) {
     fvi_quant_init(&ctx->cpu, &plan->quant);
     fvi_rowop_init(&ctx->cpu, &plan->rowop);
     fvi_sift_init(&ctx->cpu, &plan->sift);
+    fvi_lowbit_init(&ctx->cpu, &plan->lowbit);
     fvi_decode_init(&ctx->cpu, &plan->decode);
 }
 

@@ -13,6 +13,7 @@
 
 #include "attend/recipe.h"
 #include "kernel/decode.h"
+#include "kernel/lowbit.h"
 #include "kernel/quant.h"
 #include "kernel/rowop.h"
 #include "kernel/sift.h"
@@ -60,6 +61,7 @@ struct fv_plan {
     fvi_quant_ops quant;
     fvi_rowop_ops rowop;
     fvi_sift_ops sift;
+    fvi_lowbit_ops lowbit;
     int64_t group;
     int64_t share;        /* query heads of an item: the group, or 1 */
     bool indexed;         /* an index selector */

@@ -42,6 +42,16 @@ static const fv_method_parameter top_theta_parameters[] = {
      .most = 1e30},
 };
 
+static const fv_method_parameter sale_parameters[] = {
+    {.name = "threshold",
+     .help = "share of a row's reference above which a pair counts; a profile's comes first; below 1e-5 dense",
+     .value = 0.004,
+     .least = 0,
+     .most = 1e6},
+    {.name = "local", .help = "keys before a query that are visited, at least", .value = 128, .least = 64, .most = 1 << 20},
+    {.name = "dense", .help = "prompts of so many keys or fewer are dense", .value = 1024, .least = 0, .most = 1 << 30},
+};
+
 static const fvi_method_row row[] = {
     {.info = {.name = "row-topk",
               .title = "each row's largest scores, exactly: a yardstick",
@@ -53,6 +63,17 @@ static const fvi_method_row row[] = {
               .n_parameters = 1},
      .selector = &fvi_select_row_topk,
      .masks_only = true},
+    {.info = {.name = "sale",
+              .title = "blocks in which some four-bit score counts against first and nearest keys",
+              .paper = "Ji et al., SALE: Low-bit Estimation for Efficient Sparse Attention in Long-context LLM Prefilling, 2025",
+              .key = "sale",
+              .axes = FV_AXIS_PREFILL,
+              .has = FV_HAS_FORWARD,
+              .parameters = sale_parameters,
+              .n_parameters = 3},
+     .selector = &fvi_select_sale,
+     .masks_only = true,
+     .profile = true},
     {.info = {.name = "spargeattn",
               .title = "blocks by their means where those stand for them, and a second look at their scores",
               .paper = "Zhang et al., SpargeAttn: Accurate and Training-free Sparse Attention Accelerating Any Model Inference, "

@@ -6,6 +6,7 @@
 #ifndef FVI_SIGHT_H
 #define FVI_SIGHT_H
 
+#include "kernel/lowbit.h"
 #include "kernel/rowop.h"
 #include "kernel/sift.h"
 #include "kernel/tile.h"
@@ -31,6 +32,7 @@ struct fvi_sight {
     const fvi_tile_ops *plain; /* of the f32 form: its soften leaves f32 weights */
     const fvi_rowop_ops *rowop;
     const fvi_sift_ops *sift;
+    const fvi_lowbit_ops *lowbit;
     const void *source; /* attend's */
     /* Rows from .. from + n - 1 of a side to out (n, d), contiguous. */
     void (*rows)(const fvi_sight *sight, fvi_side side, int64_t from, int64_t n, float *out);

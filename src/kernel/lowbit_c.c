@@ -1,0 +1,69 @@
+/* lowbit_c.c - lowbit.h in portable C, and the choice of a level. */
+#include "kernel/lowbit.h"
+
+#include <math.h>
+
+static float largest(const float *x, int64_t d) {
+    float most = 0;
+    for (int64_t c = 0; c < d; c++) {
+        most = fabsf(x[c]) > most ? fabsf(x[c]) : most;
+    }
+    return most;
+}
+
+/* Ties to even. The factor of what is not finite is 0 or NaN: zeros. */
+static int8_t digit(float x) {
+    float moved = x + 12582912.0f; /* 3 * 2^22: its last place is 1 */
+    return fabsf(x) <= 7.5f ? (int8_t)(moved - 12582912.0f) : 0;
+}
+
+float fvi_lowbit_row(const float *x, int64_t d, int8_t *out) {
+    float most = largest(x, d), factor = most > 0 ? 7 / most : 0;
+    for (int64_t c = 0; c < fvi_lowbit_width(d); c++) {
+        out[c] = c < d ? digit(x[c] * factor) : 0;
+    }
+    return most / 7;
+}
+
+float fvi_lowbit_key(const float *x, int64_t d, int j, uint8_t *kt) {
+    float most = largest(x, d), factor = most > 0 ? 7 / most : 0;
+    for (int64_t c = 0; c < fvi_lowbit_width(d); c++) {
+        kt[c / 4 * 4 * FVI_LOWBIT_KEYS + 4 * j + c % 4] = (uint8_t)((c < d ? digit(x[c] * factor) : 0) + 8);
+    }
+    return most / 7;
+}
+
+static void excess(const fvi_lowbit_rows *rows, const uint8_t *kt, const float *scale, const float *added, float most[2]) {
+    most[0] = most[1] = -INFINITY;
+    for (int r = 0; r < rows->n; r++) {
+        int32_t dot[FVI_LOWBIT_KEYS];
+        for (int j = 0; j < FVI_LOWBIT_KEYS; j++) {
+            dot[j] = rows->start[r];
+        }
+        for (int g = 0; g < rows->width / 4; g++) {
+            const int8_t *q = rows->q + r * rows->width + 4 * g;
+            const uint8_t *k = kt + g * 4 * FVI_LOWBIT_KEYS;
+            for (int j = 0; j < FVI_LOWBIT_KEYS; j++) {
+                dot[j] += q[0] * k[4 * j] + q[1] * k[4 * j + 1] + q[2] * k[4 * j + 2] + q[3] * k[4 * j + 3];
+            }
+        }
+        for (int j = 0; j < FVI_LOWBIT_KEYS; j++) {
+            float x = (float)dot[j] * scale[j] + (added[j] * rows->per_scale[r] - rows->limit[r]);
+            float *m = &most[j / FVI_LOWBIT_PART];
+            *m = x > *m ? x : *m;
+        }
+    }
+}
+
+void fvi_lowbit_c(fvi_lowbit_ops *ops) { *ops = (fvi_lowbit_ops){.excess = excess}; }
+
+void fvi_lowbit_init(const fvi_cpu *cpu, fvi_lowbit_ops *ops) {
+    fvi_lowbit_c(ops);
+#if defined(__x86_64__)
+    if (cpu->avx512_vnni) {
+        fvi_lowbit_avx512vnni(ops);
+    }
+#else
+    (void)cpu;
+#endif
+}

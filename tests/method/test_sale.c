@@ -1,0 +1,145 @@
+/* test_sale.c - SALE against a reference in double, pair by pair. The official code is CUDA alone: there are no vectors of it. */
+#include "index_test.h"
+
+enum { OFF, ON, EITHER };
+
+/* Integers of a centred row, and its scale. */
+static double four_bits(const float *x, const double *mean, int64_t d, int *out) {
+    double most = 0;
+    for (int64_t c = 0; c < d; c++) {
+        most = fmax(most, fabs(x[c] - mean[c]));
+    }
+    for (int64_t c = 0; c < d; c++) {
+        out[c] = most > 0 ? (int)nearbyint(7 * (x[c] - mean[c]) / most) : 0;
+    }
+    return most / 7;
+}
+
+static void mean_of(const float *x, int64_t n, int64_t d, double *mean) {
+    memset(mean, 0, (size_t)d * sizeof *mean);
+    for (int64_t i = 0; i < n * d; i++) {
+        mean[i % d] += x[i] / (double)n;
+    }
+}
+
+/* What the queries from .. to - 1 take of each block of 32 keys. `q_mean` and `k_mean` are of what the run has. */
+static void reference_tile(const heads *x, double threshold, int64_t head, int64_t from, int64_t to, const double *q_mean,
+                           const double *k_mean, char *on) {
+    int64_t d = x->d, end = from / 64 * 64 + 64 < x->n ? from / 64 * 64 + 64 : x->n, blocks = (end + 31) / 32;
+    const float *k = x->k + head / (x->h_q / x->h_kv) * x->n * d;
+    int qi[64], ki[64];
+    int64_t segments = (blocks - 1) / 4 - 1; /* whole ones of 128 keys, between the first block and at least 128 local keys */
+    for (int64_t b = 0; b < (x->n + 31) / 32; b++) {
+        on[b] = b < blocks && (segments <= 0 || b == 0 || b > 4 * segments) ? ON : OFF;
+    }
+    for (int64_t i = from; i < to && segments > 0; i++) {
+        const float *q = x->q + (head * x->n + i) * d;
+        double top = -INFINITY, sum = 0, sq = four_bits(q, q_mean, d, qi);
+        for (int pass = 0; pass < 2; pass++) {
+            for (int64_t j = 0; j <= i; j++) {
+                double s = 0;
+                for (int64_t c = 0; c < d && (j < 32 || j >= 32 * (4 * segments + 1)); c++) {
+                    s += q[c] * (k[j * d + c] - k_mean[c]) / sqrt((double)d);
+                }
+                if (j < 32 || j >= 32 * (4 * segments + 1)) {
+                    sum += pass ? exp(s - top) : 0;
+                    top = pass ? top : fmax(top, s);
+                }
+            }
+        }
+        double limit = top + log(sum * threshold);
+        for (int64_t j = 32; j < 32 * (4 * segments + 1); j++) {
+            double sk = four_bits(k + j * d, k_mean, d, ki), estimate = 0;
+            for (int64_t c = 0; c < d; c++) {
+                estimate += (qi[c] * sq * ki[c] * sk + q_mean[c] * (k[j * d + c] - k_mean[c])) / sqrt((double)d);
+            }
+            bool near = fabs(estimate - limit) < 1e-5 * fmax(1, fabs(limit));
+            on[j / 32] = near && on[j / 32] == OFF ? EITHER : !near && estimate > limit ? ON : on[j / 32];
+        }
+    }
+}
+
+static void holds(fv_context *ctx, double threshold, heads *x, int64_t first) {
+    char recipe[100], *on = malloc((size_t)(x->n + 31) / 32);
+    snprintf(recipe, sizeof recipe, "prefill=sale:threshold=%g:dense=0:fallback=0", threshold);
+    selection s = select_part(ctx, recipe, x, first, x->n - first, x->n, true);
+    double q_mean[64], k_mean[64];
+    int64_t wrong = 0, ties = 0, pairs = 0, chosen = 0;
+    for (int64_t head = 0; head < x->h_q; head++) {
+        mean_of(x->q + (head * x->n + first) * x->d, x->n - first, x->d, q_mean);
+        mean_of(x->k + head / (x->h_q / x->h_kv) * x->n * x->d, x->n, x->d, k_mean);
+        for (int64_t from = first, to; from < x->n; from = to) {
+            to = from / 64 * 64 + 64 < x->n ? from / 64 * 64 + 64 : x->n;
+            reference_tile(x, threshold, head, from, to, q_mean, k_mean, on);
+            for (int64_t j = 0; j < x->n; j++) {
+                ties += on[j / 32] == EITHER;
+                for (int64_t i = from; i < to && on[j / 32] != EITHER; i++) {
+                    bool want = on[j / 32] == ON && j <= i, got = s.at[(head * x->n + i) * x->n + j];
+                    wrong += want != got;
+                    chosen += want;
+                    pairs += j <= i;
+                }
+            }
+        }
+    }
+    CHECK(wrong == 0 && ties <= 64, "%s, n %lld from %lld: %lld pairs differ, %lld ties", recipe, (long long)x->n,
+          (long long)first, (long long)wrong, (long long)ties);
+    CHECK(x->n < 600 || threshold < 0.01 || (chosen < pairs && chosen > pairs / 5),
+          "%s, n %lld: %lld of %lld pairs: nothing is told apart", recipe, (long long)x->n, (long long)chosen, (long long)pairs);
+    if (first == 0) {
+        run_holds(ctx, recipe, x, &s, x->n > 300 ? 37 : 1);
+    }
+    free(s.at);
+    free(on);
+}
+
+/* Keys share a mean and some stand out; queries are small, so that a block of 2,048 pairs can be below a threshold. */
+static heads structured(uint64_t seed, int64_t h_q, int64_t h_kv, int64_t n, int64_t d) {
+    heads x = heads_make(seed, h_q, h_kv, n, d);
+    for (int64_t i = 0; i < h_kv * n * d; i++) {
+        int64_t j = i / d % n;
+        x.k[i] = x.k[i] * (j % 97 == 13 ? 1.0f : 0.2f) + (float)(i % d % 3);
+    }
+    for (int64_t i = 0; i < h_q * n * d; i++) {
+        x.q[i] *= 0.25f;
+    }
+    return x;
+}
+
+int main(void) {
+    fv_context *ctx;
+    if (fv_context_create(NULL, &ctx) != FV_OK) {
+        return 1;
+    }
+    static const int64_t length[] = {1, 63, 65, 200, 700};
+    static const double threshold[] = {0.004, 0.02, 0.03, 0.1};
+    for (int i = 0; i < 5; i++) {
+        for (int k = 0; k < 4; k++) {
+            heads x = structured((uint64_t)(i + 1), 4, k % 2 ? 4 : 2, length[i], k % 2 ? 64 : 32);
+            holds(ctx, threshold[k], &x, 0);
+            if (length[i] > 150) {
+                holds(ctx, threshold[k], &x, 100); /* the second of two prompts */
+            }
+            heads_free(&x);
+            x = heads_make((uint64_t)(i + 9), 2, 1, length[i], 32);
+            holds(ctx, threshold[k] * 1000, &x, 0);
+            heads_free(&x);
+        }
+    }
+    heads x = structured(9, 4, 2, 900, 32);
+    dense_holds(ctx, "prefill=sale:threshold=0:fallback=0", &x);
+    dense_holds(ctx, "prefill=sale:dense=900:fallback=0", &x);
+    double last = -1;
+    for (int k = 0; k < 4; k++) {
+        char recipe[100];
+        snprintf(recipe, sizeof recipe, "prefill=sale:threshold=%g:dense=0:fallback=0", threshold[k]);
+        double missing = missing_mass(ctx, recipe, &x);
+        CHECK(missing >= last - 1e-7, "%s misses %g, a smaller threshold %g", recipe, missing, last);
+        last = missing;
+    }
+    CHECK(last > 0, "nothing is ever missing");
+    heads_free(&x);
+    fv_context_destroy(ctx);
+    printf("%d failures\n", failures);
+    return failures > 0;
+}
