@@ -329,10 +329,9 @@ bool fv_recipe_kv(const fv_recipe *recipe, fv_cache_desc *desc) {
 
 int64_t fv_recipe_grain(const fv_recipe *recipe) {
     const fvi_selector *s = recipe->choice[FV_PREFILL].selector;
-    return recipe->choice[FV_PREFILL].delta > 0 ? INT64_MAX
-           : s->rule != NULL                    ? 1
-           : s->scope == FVI_SCOPE_PROMPT       ? INT64_MAX
-                                                : s->query_block;
+    /* a prepass looks at all keys: it is done once for the whole prompt, not once a chunk */
+    const bool whole = recipe->choice[FV_PREFILL].delta > 0 || s->scope == FVI_SCOPE_PROMPT || s->prepare != NULL;
+    return s->rule != NULL && !whole ? 1 : whole ? INT64_MAX : s->query_block;
 }
 
 const char *fv_recipe_arrays_only(const fv_recipe *recipe) {
