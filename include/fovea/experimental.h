@@ -62,6 +62,38 @@ FV_API fv_status fv_gali_attention(fv_context *ctx, const fv_gali *g, const floa
 /* position (n): where n keys stand in 0 .. trained - 1. */
 FV_API fv_status fv_gali_positions(fv_context *ctx, int64_t trained, int64_t local, int64_t n, double *position);
 
+/* ---- HyperAttention ------------------------------------------------------------------------------------------------------ */
+
+/* Han et al., HyperAttention: Long-context Attention in Near-Linear Time, ICLR 2024. Approximate: rows that hash alike meet
+ * exactly, uniform samples stand for the rest. Defaults of the paper's code: block 256, samples 256, least 4096, projections 7.
+ * f32, contiguous (h, n, d). Causal needs n_q = n_kv. The same bits for any number of threads. */
+typedef struct fv_hyper {
+    int64_t h_q, h_kv, n_q, n_kv, d_k, d_v;
+    bool causal;
+    int64_t block;       /* keys of a block of sorted ones */
+    int64_t samples;     /* keys that stand for those outside; 0: none do */
+    int64_t least;       /* up to so many rows (without causal: fewer) are exact */
+    int64_t projections; /* 1..12: bits of a hash */
+    float scale;         /* 0: 1/sqrt(d_k) */
+    uint64_t seed;
+    const float *projection; /* (d_k, projections), for all heads; NULL: normal numbers of the seed */
+    /* A place 0 .. keys - 1 among the sorted keys first .. first + keys - 1, called by any thread; NULL: by the seed. */
+    int64_t (*draw)(void *user, int64_t head, int64_t first, int64_t keys, int64_t sample);
+    void *user;
+} fv_hyper;
+/* out (h_q, n_q, d_v); lse (h_q, n_q) or NULL, an estimate too. Allocates about 4 n_q (d_v + 8) bytes a thread for the call. */
+FV_API fv_status fv_hyper_attention(fv_context *ctx, const fv_hyper *h, const float *q, const float *k, const float *v,
+                                    float *out, float *lse);
+
+/* The paper's two parameters of an input, on which its bounds rest, for one head over all keys; n_q x n_kv products in double. */
+typedef struct fv_hyper_report {
+    double alpha;      /* n times the largest squared norm of a column of the attention matrix: least 1 for even attention */
+    double kappa;      /* largest over smallest of rows' unnormalised weight outside their blocks */
+    double block_mass; /* attention within blocks, mean over rows */
+} fv_hyper_report;
+FV_API fv_status fv_hyper_measure(fv_context *ctx, const fv_hyper *h, int64_t head, const float *q, const float *k,
+                                  fv_hyper_report *out);
+
 /* ---- which keys a method visits --------------------------------------------------------------------------------------- */
 
 /* One tile of an index: query rows first .. first + n - 1 of a query head, or, where the method puts queries into an order of its

@@ -67,6 +67,15 @@ static const fvi_method_row row[] = {
      .selector = &fvi_select_hip,
      .masks_only = true,
      .break_even = 3072},
+    {.info = {.name = "hyper-attention",
+              .title = "rows that hash alike meet in blocks, weighted samples stand for the rest (arrays only)",
+              .paper = "Han et al., HyperAttention: Long-context Attention in Near-Linear Time, ICLR 2024",
+              .key = "hyper-attention",
+              .axes = 0,
+              .has = FV_HAS_FORWARD,
+              .not_a_choice =
+                  "its samples weigh more than they are, which an index of keys cannot say yet; fv_hyper_attention of "
+                  "<fovea/experimental.h> computes it on arrays"}},
     {.info = {.name = "longheads",
               .title = "whole chunks that each query picks by their summaries (positions are kept)",
               .paper = "Lu et al., LongHeads: Multi-Head Attention is Secretly a Long Context Processor, 2024",

@@ -160,6 +160,75 @@ static void late_rows_hold(fv_context *ctx) {
     heads_free(&x);
 }
 
+static selection select_run(fv_context *ctx, const char *recipe, const heads *x, const fv_run *run) {
+    selection s = {x->h_q, x->n, calloc((size_t)(x->h_q * x->n), (size_t)x->n), 0};
+    prepared p = prepare(ctx, recipe, x, x->n, true);
+    fv_status status = fv_plan_index(p.plan, run, p.workspace, p.bytes, take_tile, &s);
+    CHECK(status == FV_OK, "%s: %s", recipe, fv_message(ctx));
+    prepared_free(&p);
+    return s;
+}
+
+static selection select_cached(fv_context *ctx, const char *recipe, const heads *x, fv_dtype dtype) {
+    fv_cache_desc desc = {.layers = 1, .h_kv = x->h_kv, .d_k = x->d, .d_v = x->d, .k_dtype = dtype, .v_dtype = dtype};
+    fv_cache *cache = NULL;
+    fv_run run = part_run(x, 0, x->n, x->n);
+    CHECK(fv_cache_create(ctx, &desc, &cache) == FV_OK && fv_cache_append(cache, 0, &run.k, &run.v) == FV_OK, "%s",
+          fv_message(ctx));
+    run.cache = cache;
+    selection s = select_run(ctx, recipe, x, &run);
+    fv_cache_destroy(cache);
+    return s;
+}
+
+/* Keys are found wherever they are kept: in pages, in rows whose elements stand apart, in half types and in quantised rows. */
+static void places_hold(fv_context *ctx) {
+    const char *recipe = "prefill=hip:k=64:block_k=1:window=64:sinks=4:fallback=0";
+    heads x = heads_make(17, 2, 1, 500, 32);
+    int64_t n = x.n * x.d;
+    float *apart = calloc((size_t)(2 * n), sizeof *apart);
+    uint16_t *half = malloc((size_t)n * sizeof *half);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x.k[i], 4);
+        half[i] = (uint16_t)(bits >> 16);
+        bits &= UINT32_C(0xffff0000); /* all kinds keep the same keys */
+        memcpy(&x.k[i], &bits, 4);
+        apart[2 * i] = x.k[i];
+    }
+    selection plain = select_all(ctx, recipe, &x, true), pages = select_cached(ctx, recipe, &x, FV_F32);
+    CHECK(selections_differ(&plain, &pages) == 0, "keys in pages are chosen otherwise");
+    fv_run run = part_run(&x, 0, x.n, x.n);
+    run.k = fv_tensor_view(apart, FV_F32, 1, 1, x.n, 2 * x.d);
+    run.k.shape[3] = x.d;
+    run.k.stride[3] = 2;
+    selection strided = select_run(ctx, recipe, &x, &run);
+    CHECK(selections_differ(&plain, &strided) == 0, "keys whose elements stand apart are chosen otherwise");
+    run = part_run(&x, 0, x.n, x.n);
+    uint16_t *v = calloc((size_t)n, sizeof *v);
+    run.k = fv_tensor_view(half, FV_BF16, 1, 1, x.n, x.d);
+    run.v = fv_tensor_view(v, FV_BF16, 1, 1, x.n, x.d);
+    selection rows = select_run(ctx, recipe, &x, &run), kept = select_cached(ctx, recipe, &x, FV_BF16);
+    CHECK(selections_differ(&rows, &kept) == 0, "bf16 keys in pages are chosen otherwise");
+    selection quantised = select_cached(ctx, recipe, &x, FV_Q8_0);
+    int64_t differ = 0;
+    for (int64_t i = 0; i < 2 * x.n * x.n; i++) {
+        differ += quantised.at[i] != plain.at[i];
+    }
+    CHECK(differ * 10 < selected_pairs(&plain), "quantised keys: %lld pairs of %lld differ", (long long)differ,
+          (long long)selected_pairs(&plain));
+    free(plain.at);
+    free(pages.at);
+    free(strided.at);
+    free(rows.at);
+    free(kept.at);
+    free(quantised.at);
+    free(apart);
+    free(half);
+    free(v);
+    heads_free(&x);
+}
+
 int main(int argc, char **argv) {
     fv_context *ctx;
     if (argc != 2 || fv_context_create(NULL, &ctx) != FV_OK) {
@@ -180,6 +249,7 @@ int main(int argc, char **argv) {
     golden_holds(ctx, argv[1], "1", 12, 448, (options){96, 32, 4, 64, 0, 2, 0});
     golden_holds(ctx, argv[1], "2", 13, 401, (options){40, 64, 1, 100, 0, 1, 0});
     late_rows_hold(ctx);
+    places_hold(ctx);
     heads x = heads_structured(3, 4, 2, 600, 32);
     dense_holds(ctx, "prefill=hip:k=600:fallback=0", &x);
     dense_holds(ctx, "prefill=hip:k=600:block_q=32:fallback=0", &x);

@@ -1,0 +1,277 @@
+/* test_hyper.c - HyperAttention against weights of pairs made in double, against the official code's outputs, and against exact
+ * attention. */
+#include "npy_golden.h"
+#include "structured_test.h"
+
+static int64_t draw(void *user, int64_t head, int64_t first, int64_t keys, int64_t sample) {
+    (void)user;
+    return (first * 7 + 13 * head + 31 * sample + sample * sample) % keys;
+}
+
+typedef struct hashed {
+    int64_t row;
+    int code;
+} hashed;
+
+static int by_code(const void *a, const void *b) {
+    const hashed *x = a, *y = b;
+    return x->code != y->code ? x->code - y->code : (x->row > y->row) - (x->row < y->row);
+}
+
+/* Rows first .. first + n - 1 in the order of the places that a Gray code gives to their signs. */
+static hashed *sorted(const fv_hyper *h, const float *x, int64_t first, int64_t n) {
+    hashed *list = malloc((size_t)n * sizeof *list);
+    for (int64_t i = 0; i < n; i++) {
+        int bits = 0, code = 0;
+        for (int64_t r = 0; r < h->projections; r++) {
+            double s = 0;
+            for (int64_t c = 0; c < h->d_k; c++) {
+                s += (double)x[(first + i) * h->d_k + c] * (double)h->projection[c * h->projections + r];
+            }
+            bits |= (s > 0) << r;
+        }
+        for (int r = (int)h->projections - 1; r >= 0; r--) { /* a set bit turns what follows round */
+            code |= (bits >> r & 1) ^ (r + 1 < h->projections ? bits >> (r + 1) & 1 : 0) ? 1 << r : 0;
+        }
+        list[i] = (hashed){first + i, code};
+    }
+    qsort(list, (size_t)n, sizeof *list, by_code);
+    return list;
+}
+
+/* weight (n_q, n_kv) += what each pair counts. */
+static void count(const fv_hyper *h, const float *q, const float *k, int64_t head, int64_t q0, int64_t nq, int64_t k0, int64_t nk,
+                  bool causal, int64_t length, double *weight) {
+    if (causal && length > h->least) {
+        int64_t half = length / 2 + length % 2, rest = length - half;
+        count(h, q, k, head, q0, half, k0, half, true, half, weight);
+        count(h, q, k, head, q0 + half, rest, k0 + half, rest, true, rest, weight);
+        count(h, q, k, head, q0 + half, rest, k0, half, false, half, weight);
+        return;
+    }
+    if (causal || length < h->least) {
+        for (int64_t i = q0; i < q0 + nq; i++) {
+            for (int64_t j = k0; j < k0 + nk && (!causal || j <= i); j++) {
+                weight[i * h->n_kv + j] += 1;
+            }
+        }
+        return;
+    }
+    hashed *rows = sorted(h, q, q0, nq), *keys = sorted(h, k, k0, nk);
+    int64_t blocks = (nk + h->block - 1) / h->block, padded = (nq + h->block - 1) / h->block * h->block;
+    int64_t row_block = (padded + blocks - 1) / blocks;
+    for (int64_t r = 0; r < nq; r++) {
+        for (int64_t c = 0; c < nk; c++) {
+            weight[rows[r].row * h->n_kv + keys[c].row] += r / row_block == c / h->block;
+        }
+        for (int64_t s = 0; s < h->samples && nq > row_block && nk > h->block; s++) {
+            int64_t place = draw(NULL, head, k0, nk, s);
+            if (place / h->block != r / row_block) {
+                weight[rows[r].row * h->n_kv + keys[place].row] += (double)nk / (double)h->samples;
+            }
+        }
+    }
+    free(rows);
+    free(keys);
+}
+
+static double weighted_row(const fv_hyper *h, const float *q, const float *k, const float *v, const double *weight, double *out) {
+    double top = -INFINITY, sum = 0, *s = malloc((size_t)h->n_kv * sizeof *s);
+    for (int64_t j = 0; j < h->n_kv; j++) {
+        s[j] = 0;
+        for (int64_t c = 0; c < h->d_k; c++) {
+            s[j] += (double)q[c] * (double)k[j * h->d_k + c] / sqrt((double)h->d_k);
+        }
+        top = weight[j] > 0 ? fmax(top, s[j]) : top;
+    }
+    memset(out, 0, (size_t)h->d_v * sizeof *out);
+    for (int64_t j = 0; j < h->n_kv; j++) {
+        double w = weight[j] > 0 ? weight[j] * exp(s[j] - top) : 0;
+        sum += w;
+        for (int64_t c = 0; c < h->d_v; c++) {
+            out[c] += w * (double)v[j * h->d_v + c];
+        }
+    }
+    for (int64_t c = 0; c < h->d_v; c++) {
+        out[c] /= sum;
+    }
+    free(s);
+    return top + log(sum);
+}
+
+static fv_hyper hyper_of(const heads *x, bool causal, int64_t block, int64_t samples, int64_t least, const float *projection) {
+    return (fv_hyper){.h_q = x->h_q,
+                      .h_kv = x->h_kv,
+                      .n_q = x->n,
+                      .n_kv = x->n,
+                      .d_k = x->d,
+                      .d_v = x->d,
+                      .causal = causal,
+                      .block = block,
+                      .samples = samples,
+                      .least = least,
+                      .projections = 5,
+                      .projection = projection,
+                      .draw = draw};
+}
+
+static void formula_holds(fv_context *ctx, const heads *x, bool causal, int64_t block, int64_t samples, int64_t least) {
+    float *projection = numbers(&(uint64_t){99}, x->d * 5, 1);
+    fv_hyper h = hyper_of(x, causal, block, samples, least, projection);
+    fv_status status = fv_hyper_attention(ctx, &h, x->q, x->k, x->v, x->out, x->lse);
+    CHECK(status == FV_OK, "%s", fv_message(ctx));
+    double worst = 0, *out = malloc((size_t)x->d * sizeof *out);
+    for (int64_t head = 0; head < x->h_q; head++) {
+        double *weight = calloc((size_t)(x->n * x->n), sizeof *weight);
+        const float *q = x->q + head * x->n * x->d, *k = x->k + head / (x->h_q / x->h_kv) * x->n * x->d;
+        const float *v = x->v + head / (x->h_q / x->h_kv) * x->n * x->d;
+        count(&h, q, k, head, 0, x->n, 0, x->n, causal, x->n, weight);
+        for (int64_t i = 0; i < x->n; i += 3) {
+            double lse = weighted_row(&h, q + i * x->d, k, v, weight + i * x->n, out);
+            worst = fmax(worst, fabs(lse - (double)x->lse[head * x->n + i]));
+            for (int64_t c = 0; c < x->d; c++) {
+                worst = fmax(worst, fabs(out[c] - (double)x->out[(head * x->n + i) * x->d + c]));
+            }
+        }
+        free(weight);
+    }
+    CHECK(worst < 3e-5, "n %lld, causal %d, block %lld, %lld samples, least %lld: off by %g", (long long)x->n, causal,
+          (long long)block, (long long)samples, (long long)least, worst);
+    free(out);
+    free(projection);
+}
+
+static void golden_holds(fv_context *ctx, const char *directory, const char *name, bool causal) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s.npy", directory, name);
+    npy_array a = npy_golden(path);
+    heads x = heads_make(31, 2, 2, 256, 16);
+    float *projection = numbers(&(uint64_t){77}, 16 * 4, 1);
+    for (int64_t i = 0; i < 2 * 256 * 16; i++) {
+        x.q[i] *= 0.5f;
+    }
+    fv_hyper h = hyper_of(&x, causal, 16, 16, 32, projection);
+    h.projections = 4;
+    CHECK(fv_hyper_attention(ctx, &h, x.q, x.k, x.v, x.out, NULL) == FV_OK, "%s", fv_message(ctx));
+    double worst = a.data == NULL ? INFINITY : 0;
+    for (int64_t i = 0; a.data != NULL && i < 2 * 256 * 16; i++) {
+        float want;
+        memcpy(&want, a.data + 4 * i, 4);
+        worst = fmax(worst, fabs((double)want - (double)x.out[i]));
+    }
+    CHECK(worst < 1e-4, "golden %s: off by %g", name, worst); /* the code's logarithms and merges are f32's too */
+    free(projection);
+    free(a.data);
+    heads_free(&x);
+}
+
+/* Mean distance from exact attention, with numbers of the seed. */
+static double error_of(fv_context *ctx, const heads *x, const float *exact, bool causal, int64_t block, int64_t samples) {
+    fv_hyper h = hyper_of(x, causal, block, samples, 32, NULL);
+    h.draw = NULL;
+    h.seed = 4;
+    double error = 0;
+    CHECK(fv_hyper_attention(ctx, &h, x->q, x->k, x->v, x->out, NULL) == FV_OK, "%s", fv_message(ctx));
+    for (int64_t i = 0; i < x->h_q * x->n * x->d; i++) {
+        error += fabs((double)x->out[i] - (double)exact[i]) / (double)(x->h_q * x->n * x->d);
+    }
+    return error;
+}
+
+static void errors_hold(fv_context *ctx) {
+    heads x = heads_make(12, 4, 2, 1024, 32);
+    for (int64_t i = 0; i < 4 * 1024 * 32; i++) {
+        x.q[i] *= 0.15f;
+    }
+    float *exact = malloc(4 * 1024 * 32 * sizeof *exact);
+    heads_run(ctx, "", &x);
+    memcpy(exact, x.out, 4 * 1024 * 32 * sizeof *exact);
+    double few = error_of(ctx, &x, exact, true, 64, 32), more = error_of(ctx, &x, exact, true, 64, 128);
+    double wide = error_of(ctx, &x, exact, true, 256, 512);
+    CHECK(more < few && wide < more, "mean error %g of 32 samples, %g of 128, %g of 512 and blocks of 256", few, more, wide);
+    printf("mean error: %.5f, %.5f, %.5f\n", few, more, wide);
+    fv_hyper h = hyper_of(&x, true, 64, 32, 1024, NULL);
+    CHECK(fv_hyper_attention(ctx, &h, x.q, x.k, x.v, x.out, NULL) == FV_OK, "%s", fv_message(ctx));
+    double worst = 0;
+    for (int64_t i = 0; i < 4 * 1024 * 32; i++) {
+        worst = fmax(worst, fabs((double)x.out[i] - (double)exact[i]));
+    }
+    CHECK(worst < 1e-5, "without halves it is off by %g from exact", worst);
+    free(exact);
+    heads_free(&x);
+}
+
+static void report_holds(fv_context *ctx) {
+    heads x = heads_make(14, 2, 1, 200, 32);
+    float *projection = numbers(&(uint64_t){99}, 32 * 5, 1);
+    fv_hyper h = hyper_of(&x, false, 32, 0, 1, projection);
+    fv_hyper_report r = {0};
+    CHECK(fv_hyper_measure(ctx, &h, 1, x.q, x.k, &r) == FV_OK, "%s", fv_message(ctx));
+    double *block = calloc(200 * 200, sizeof *block), *all = calloc(200 * 200, sizeof *all), column[200] = {0};
+    double least = INFINITY, most = 0, mass = 0, alpha = 0;
+    count(&h, x.q + 200 * 32, x.k, 1, 0, 200, 0, 200, false, 200, block);
+    for (int i = 0; i < 200; i++) {
+        double sum = 0, rest = 0;
+        for (int j = 0; j < 200; j++) {
+            double s = 0;
+            for (int c = 0; c < 32; c++) {
+                s += (double)x.q[(200 + i) * 32 + c] * (double)x.k[j * 32 + c];
+            }
+            all[i * 200 + j] = exp(s / sqrt(32));
+            sum += all[i * 200 + j];
+            rest += block[i * 200 + j] > 0 ? 0 : all[i * 200 + j];
+        }
+        least = fmin(least, rest);
+        most = fmax(most, rest);
+        mass += (1 - rest / sum) / 200;
+        for (int j = 0; j < 200; j++) {
+            column[j] += pow(all[i * 200 + j] / sum, 2);
+        }
+    }
+    for (int j = 0; j < 200; j++) {
+        alpha = fmax(alpha, 200 * column[j]);
+    }
+    CHECK(fabs(r.alpha - alpha) < 1e-6 * alpha && fabs(r.kappa - most / least) < 1e-6 * most / least &&
+              fabs(r.block_mass - mass) < 1e-9,
+          "alpha %g and %g, kappa %g and %g, mass %g and %g", r.alpha, alpha, r.kappa, most / least, r.block_mass, mass);
+    CHECK(r.block_mass > 32.0 / 200, "blocks hold %g of the attention, no more than by chance", r.block_mass);
+    printf("alpha %.2f, kappa %.1f, mass in blocks %.3f\n", r.alpha, r.kappa, r.block_mass);
+    free(block);
+    free(all);
+    free(projection);
+    heads_free(&x);
+}
+
+int main(int argc, char **argv) {
+    fv_context *ctx;
+    if (argc != 2 || fv_context_create(NULL, &ctx) != FV_OK) {
+        return 1;
+    }
+    static const int64_t length[] = {1, 63, 65, 200, 701};
+    for (int i = 0; i < 5; i++) {
+        for (int kind = 0; kind < 2; kind++) {
+            heads x =
+                (kind ? heads_structured : heads_make)((uint64_t)(i + 10 * kind), 4, i % 2 ? 4 : 2, length[i], i % 2 ? 64 : 32);
+            for (int causal = 0; causal < 2; causal++) {
+                formula_holds(ctx, &x, causal != 0, 32, 20, 40);
+                formula_holds(ctx, &x, causal != 0, 64, 0, 100);
+                formula_holds(ctx, &x, causal != 0, 100, 600, 128);
+            }
+            heads_free(&x);
+        }
+    }
+    golden_holds(ctx, argv[1], "causal", true);
+    golden_holds(ctx, argv[1], "both", false);
+    errors_hold(ctx);
+    report_holds(ctx);
+    float none[8] = {0};
+    fv_hyper bad = {
+        .h_q = 1, .h_kv = 1, .n_q = 1, .n_kv = 2, .d_k = 2, .d_v = 2, .causal = true, .block = 1, .least = 1, .projections = 1};
+    CHECK(fv_hyper_attention(ctx, &bad, none, none, none, none, NULL) == FV_ERR_ARGUMENT, "causal with more keys is taken");
+    bad.causal = false;
+    bad.projections = 13;
+    CHECK(fv_hyper_attention(ctx, &bad, none, none, none, none, NULL) == FV_ERR_ARGUMENT, "13 projections are taken");
+    fv_context_destroy(ctx);
+    printf("%d failures\n", failures);
+    return failures > 0;
+}
