@@ -5,8 +5,8 @@
  * along columns. Stage 2: the fewest columns that hold `alpha` of that mass (the threshold on the cumulative residual attention).
  * Every row visits these and the last `window` * n keys. No official code is known. Choices where the paper says nothing: of each
  * 1 / `rows` queries the last is taken, so that the prompt's last row is; masses in the window count with the columns, as the
- * algorithm is written. Deviation: the rows of a tile of 64 share the window of the tile's first row (up to 63 keys more for the
- * others). */
+ * algorithm is written. Deviations: at least 64 rows are sampled, or all, since a short prompt over a long cache would be judged
+ * by one or two; the rows of a tile of 64 share the window of the tile's first row (up to 63 keys more for the others). */
 #include "select/rank.h"
 #include "select/select.h"
 #include "select/stripe.h"
@@ -22,7 +22,13 @@ typedef struct room {
     size_t bytes;
 } room;
 
-static int64_t step_of(const double *value) { return (int64_t)fmax(1, round(1 / value[1])); }
+enum { LEAST_ROWS = 64 };
+
+/* From one sampled row to the next, of n_q. */
+static int64_t step_of(const double *value, int64_t n_q) {
+    int64_t step = (int64_t)fmax(1, round(1 / value[1]));
+    return fvi_max(1, fvi_min(step, n_q / LEAST_ROWS));
+}
 
 static void *take(void *base, size_t *at, int64_t bytes) {
     void *place = base == NULL ? NULL : (uint8_t *)base + *at;
@@ -48,7 +54,9 @@ static size_t head_bytes(const double *value, const fvi_extent *e) {
 }
 
 static size_t scratch_bytes(const double *value, const fvi_extent *e) {
-    return cut(NULL, fvi_ceil_div(e->n_q, step_of(value)), e->n_kv, e->d_k, e->d_v).bytes;
+    /* a shorter prompt may take up to twice LEAST_ROWS where a longer one takes fewer */
+    int64_t rows = fvi_max(fvi_ceil_div(e->n_q, step_of(value, e->n_q)), fvi_min(e->n_q, 2 * LEAST_ROWS));
+    return cut(NULL, rows, e->n_kv, e->d_k, e->d_v).bytes;
 }
 
 static const char *refuse(const double *value, const fvi_extent *e) {
@@ -58,7 +66,7 @@ static const char *refuse(const double *value, const fvi_extent *e) {
 
 static void prepare(const fvi_select *s) {
     const fvi_sight *sight = s->sight;
-    const int64_t step = step_of(s->value), rows = fvi_ceil_div(sight->n_q, step), n = sight->n_kv;
+    const int64_t step = step_of(s->value, sight->n_q), rows = fvi_ceil_div(sight->n_q, step), n = sight->n_kv;
     room r = cut(s->scratch, rows, n, sight->d_k, sight->d_v);
     for (int64_t i = 0; i < rows; i++) {
         int64_t row = sight->n_q - 1 - (rows - 1 - i) * step;
