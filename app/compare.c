@@ -13,17 +13,21 @@ typedef struct arguments {
     int64_t rows;
 } arguments;
 
+/* Windows, which everybody knows, and five methods that look at queries and keys, at settings that keep the default model's
+ * answers at 30,720 tokens. */
 static const cli_texts default_recipes = {
     .text = {"prefill=window:size=1024,decode=window:size=1024", "prefill=window:size=4096,decode=window:size=4096",
-             "sinks:sinks=64:size=1024"},
-    .n = 3,
+             "sinks:sinks=64:size=1024", "prefill=xattention", "prefill=minference:vertical=500:slash=2000",
+             "prefill=flexprefill", "prefill=spargeattn:sim=0.1:cdf=0.95", "prefill=hip:k=1536"},
+    .n = 8,
 };
 
 static int parse(arguments *a, int argc, char **argv) {
     cli_option options[] = {
         {"file", 'f', "FILE", "text (default: Moby-Dick, which comes with Fovea)", CLI_TEXT, &a->file, 0, 0},
-        {"attention", 'a', "RECIPE", "method to compare, may be repeated (default: two windows, and sinks + window)", CLI_TEXTS,
-         &a->recipes, 0, 0},
+        {"attention", 'a', "RECIPE",
+         "method to compare, may be repeated (default: windows, and five that look at queries and keys)", CLI_TEXTS, &a->recipes,
+         0, 0},
         {"lengths", 0, "N,N...", "tokens of the documents", CLI_INTS, &a->lengths, 64, 1e18},
         {"questions", 0, "FILE", "hidden facts: a JSON list of {fact, question, answer, depth} (default: six of our own)",
          CLI_TEXT, &a->questions, 0, 0},
@@ -217,7 +221,7 @@ static int with_text(const arguments *a, fv_context *ctx, const char *path, cons
 
 int command_compare(int argc, char **argv) {
     fv_compare_options defaults = fv_compare_options_default();
-    arguments a = {.common = cli_common_default(), .lengths = {{4096, 12288}, 2}, .rows = defaults.rows};
+    arguments a = {.common = cli_common_default(), .lengths = {{4096, 12288, 30720}, 3}, .rows = defaults.rows};
     int code = parse(&a, argc, argv);
     if (code != CLI_GO) {
         return code;
