@@ -21,13 +21,16 @@ static void holds(fv_context *ctx, pattern p, int64_t n) {
     run_holds(ctx, recipe, &x, &s, n > 300 ? 37 : 1);
     chunks_hold(ctx, recipe, &x, &s, 64);
     chunks_hold(ctx, recipe, &x, &s, 53);
+    chunks_hold(ctx, recipe, &x, &s, 300); /* several tiles, the first of them begun */
     free(s.at);
     heads_free(&x);
 }
 
 int main(void) {
     fv_context *ctx;
-    if (fv_context_create(NULL, &ctx) != FV_OK) {
+    /* two threads on every machine: more would share out a prompt tile by tile, and no tiles would be folded side by side */
+    const fv_context_options two = {.threads = 2};
+    if (fv_context_create(&two, &ctx) != FV_OK) {
         return 1;
     }
     static const int64_t length[] = {1, 63, 64, 65, 200, 700};

@@ -200,7 +200,9 @@ static void second_prompt_holds(fv_context *ctx) {
 
 int main(int argc, char **argv) {
     fv_context *ctx;
-    if (argc < 2 || fv_context_create(NULL, &ctx) != FV_OK) {
+    /* two threads on every machine, so that tiles are folded side by side: see test_dilated.c */
+    const fv_context_options two = {.threads = 2};
+    if (argc < 2 || fv_context_create(&two, &ctx) != FV_OK) {
         printf("needs the folder of the official code's selections\n");
         return 1;
     }

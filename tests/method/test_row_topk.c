@@ -42,6 +42,25 @@ static void holds(fv_context *ctx, int64_t k, heads *x) {
     free(s.at);
 }
 
+/* An index that takes all keys is cut to what its tile can see: the blocks up to its own. */
+static int reaches_own_block(void *user, const fv_index_tile *t) {
+    int64_t *wrong = user;
+    for (int64_t b = 0; b < (t->n_kv + 63) / 64; b++) {
+        *wrong += t->key[b] != (b <= (t->offset + t->first) / 64 ? UINT64_MAX : 0);
+    }
+    return 0;
+}
+
+static void trims(fv_context *ctx, const heads *x) {
+    const char *recipe = "prefill=row-topk:k=500:fallback=0";
+    prepared p = prepare(ctx, recipe, x, x->n, true);
+    fv_run run = part_run(x, 0, x->n, x->n);
+    int64_t wrong = 0;
+    CHECK(fv_plan_index(p.plan, &run, p.workspace, p.bytes, reaches_own_block, &wrong) == FV_OK, "%s", fv_message(ctx));
+    CHECK(wrong == 0, "%s: %lld words of the index are not what tiles can see", recipe, (long long)wrong);
+    prepared_free(&p);
+}
+
 int main(void) {
     fv_context *ctx;
     if (fv_context_create(NULL, &ctx) != FV_OK) {
@@ -61,6 +80,7 @@ int main(void) {
     }
     heads x = heads_make(9, 4, 2, 500, 32);
     dense_holds(ctx, "prefill=row-topk:k=500:fallback=0", &x);
+    trims(ctx, &x);
     double last = 1;
     for (int budget = 4; budget <= 256; budget *= 4) {
         char recipe[80];

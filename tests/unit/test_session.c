@@ -149,6 +149,14 @@ static void test_cuts(void **state) {
     check_cuts(tiny_path, "window:size=40", FV_F16);
 }
 
+/* Rows of a tile, or of the whole prompt, that choose together wait for each other. */
+static void test_cuts_of_grains(void **state) {
+    (void)state;
+    check_cuts(tiny_path, "prefill=oracle:density=0.4:fallback=0", FV_F16);
+    check_cuts(tiny_path, "prefill=flexprefill:gamma=0.3:tau=0:min=1:fallback=0", FV_F32);
+    check_cuts(tiny_path, "prefill=delta(window:size=40):gamma=16", FV_BF16);
+}
+
 static void test_cuts_default_model(void **state) {
     (void)state;
     check_cuts(default_model, "", FV_F16);
@@ -559,6 +567,7 @@ int main(void) {
     tiny_write(&t, tiny_path);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_cuts_of_grains),
         cmocka_unit_test(test_cuts_default_model),
         cmocka_unit_test(test_cuts_portable),
         cmocka_unit_test(test_threads),
