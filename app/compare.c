@@ -113,7 +113,7 @@ static int print_table(const fv_compare *compare) {
         print_row(r, dense, wide);
     }
     if (masked) {
-        printf("%s* windows only mask: KV bytes equal dense's%s\n", s.dim, s.reset);
+        printf("%s* only masked: KV bytes equal dense's%s\n", s.dim, s.reset);
     }
     printf("\n%s\n", fv_compare_verdict(compare));
     return terminal_flush();

@@ -87,7 +87,7 @@ static const fvi_method_row row[] = {
      .selector = &fvi_select_hepos,
      .masks_only = true},
     {.info = {.name = "lsg",
-              .title = "local blocks, sparse keys beyond them, global keys",
+              .title = "local blocks, sparse keys beyond them, global keys (no pooled tokens yet)",
               .paper =
                   "Condevaux and Harispe, LSG Attention: Extrapolation of pretrained Transformers to long sequences, PAKDD 2023",
               .key = "lsg",
@@ -111,7 +111,7 @@ static const fvi_method_row row[] = {
      .masks_only = true,
      .break_even = 1024},
     {.info = {.name = "moa",
-              .title = "windows whose span grows with the prompt, by head",
+              .title = "windows whose span grows with the prompt, by head (rules from a profile; no search of a model yet)",
               .paper = "Fu et al., MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024",
               .key = "moa",
               .axes = FV_AXIS_PREFILL,

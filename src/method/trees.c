@@ -77,9 +77,10 @@ static const fvi_method_row row[] = {
                   "its samples weigh more than they are, which an index of keys cannot say yet; fv_hyper_attention of "
                   "<fovea/experimental.h> computes it on arrays"}},
     {.info = {.name = "longheads",
-              .title = "whole chunks that each query picks by their summaries (positions are kept)",
+              .title =
+                  "whole chunks that each query picks by their summaries (positions are kept) (positions are not re-indexed yet)",
               .paper = "Lu et al., LongHeads: Multi-Head Attention is Secretly a Long Context Processor, 2024",
-              .key = "longheads",
+              .key = "",
               .axes = FV_AXIS_PREFILL,
               .has = FV_HAS_FORWARD,
               .parameters = longheads_parameters,
