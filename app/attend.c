@@ -13,6 +13,7 @@ static int parse(attend_arguments *a, int argc, char **argv) {
         {"v", 0, "FILE", "values, (h_kv, n_kv, d_v)", CLI_TEXT, &a->v, 0, 0},
         {"out", 0, "FILE", "where the result goes, (h_q, n_q, d_v)", CLI_TEXT, &a->out, 0, 0},
         {"lse", 0, "FILE", "where the rows' log-sum-exp goes, f32 (h_q, n_q)", CLI_TEXT, &a->lse, 0, 0},
+        {"index", 0, "FILE", "where the index goes: which keys each query tile visits, as JSON", CLI_TEXT, &a->index, 0, 0},
         {"causal", 0, NULL, "a query sees the keys up to its own position", CLI_FLAG, &a->causal, 0, 0},
         {"offset", 0, "N", "position of query 0 (default: n_kv - n_q, the last query sees the last key)", CLI_INT, &a->offset,
          -2147483647.0, 2147483647.0},
@@ -40,10 +41,15 @@ static int parse(attend_arguments *a, int argc, char **argv) {
         .text = "Attention on NumPy arrays: softmax(q k^T scale + ...) v, with a log-sum-exp of each row if asked for.\n\n"
                 "Arrays are C order; float32, float16, or bfloat16 as its bits in uint16. Query head h is served by KV head\n"
                 "h / (h_q / h_kv). A row that sees no key gives zeros and -inf.",
-        .examples = "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal\n"
-                    "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --lse lse.npy --causal --window 1024 --sinks 4\n"
-                    "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal -a window:size=1024 --stats\n"
-                    "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy -a gna:window=7 --shape 56x56\n",
+        .examples =
+            "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal\n"
+            "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --lse lse.npy --causal --window 1024 --sinks 4\n"
+            "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal -a window:size=1024 --stats\n"
+            "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy -a gna:window=7 --shape 56x56\n"
+            "  fovea attend --q q.npy --k k.npy --v v.npy --out out.npy --causal -a prefill=flexprefill:gamma=0.95 --index "
+            "i.json\n"
+            "      {\"recipe\", \"tiles\": [{\"sequence\", \"head\", \"rows\": [from, to], \"ordered\": false, \"dense\", "
+            "\"keys\": [[from, to], ...]}]}\n",
         .takes = CLI_RECIPE | CLI_AUDIT | CLI_MACHINE,
         .options = options,
         .n_options = CLI_COUNT(options),
@@ -51,6 +57,9 @@ static int parse(attend_arguments *a, int argc, char **argv) {
     int code = cli_parse(&page, &a->common, argc, argv);
     if (code == CLI_GO && !(a->q && a->k && a->v && a->out)) {
         return terminal_error(EXIT_USAGE, "give --q, --k, --v and --out");
+    }
+    if (code == CLI_GO && a->index && a->steps) {
+        return terminal_error(EXIT_USAGE, "--index goes without --steps: a step's index depends on the steps before it");
     }
     if (code == CLI_GO && a->sinks && !a->window && a->common.recipe[0] == 0) {
         return terminal_error(EXIT_USAGE, "--sinks needs --window: without one every key is visible");
@@ -149,6 +158,7 @@ static int attend(const attend_arguments *a, fv_context *ctx) {
     fv_plan *plan = NULL;
     int code = common_writable("--out", a->out);
     code = code || !a->lse ? code : common_writable("--lse", a->lse);
+    code = code || !a->index ? code : common_writable("--index", a->index);
     code = code ? code : attend_recipe(a, text);
     code = code ? code : attend_read(a, &arrays, &problem, &run);
     fv_problem one = problem;
@@ -166,6 +176,7 @@ static int attend(const attend_arguments *a, fv_context *ctx) {
         status = run_plan(plan, &run, a->steps);
         code = status ? terminal_status(ctx, status) : attend_write(a, &arrays);
     }
+    code = code || !a->index ? code : attend_write_index(a->index, ctx, recipe, plan, &run);
     code = code || !a->stats ? code : print_stats(&stats);
     fv_plan_destroy(plan);
     fv_recipe_destroy(recipe);

@@ -7,7 +7,7 @@
 
 typedef struct attend_arguments {
     cli_common common;
-    const char *q, *k, *v, *out, *lse, *sink_logits, *bias, *key_mask, *alibi_slopes;
+    const char *q, *k, *v, *out, *lse, *index, *sink_logits, *bias, *key_mask, *alibi_slopes;
     cli_ints kv_lengths;
     const char *shape;
     int64_t offset, window, sinks, steps;
@@ -35,6 +35,8 @@ int attend_read(const attend_arguments *a, attend_arrays *s, fv_problem *problem
 /* Room for the results, once the problem is known to be legal. */
 int attend_results(const attend_arguments *a, attend_arrays *s, const fv_problem *problem, fv_run *run);
 int attend_write(const attend_arguments *a, const attend_arrays *s);
+/* Which keys the run's method visits, tile by tile, as JSON. */
+int attend_write_index(const char *path, fv_context *ctx, const fv_recipe *recipe, fv_plan *plan, const fv_run *run);
 void attend_release(attend_arrays *s);
 
 #endif

@@ -78,7 +78,7 @@ static const fvi_method_row row[] = {
                   "<fovea/experimental.h> computes it on arrays"}},
     {.info = {.name = "longheads",
               .title =
-                  "whole chunks that each query picks by their summaries (positions are kept) (positions are not re-indexed yet)",
+                  "whole chunks that each query picks by their summaries (positions are not re-indexed yet)",
               .paper = "Lu et al., LongHeads: Multi-Head Attention is Secretly a Long Context Processor, 2024",
               .key = "",
               .axes = FV_AXIS_PREFILL,

@@ -481,6 +481,27 @@ static double pairs_of(char *text) {
 }
 
 /* 21 tokens are a plane of 3 x 7, or a volume. */
+static void attend_writes_the_index(void **state) {
+    (void)state;
+    const char *q = in_folder("q21.npy"), *k = in_folder("k.npy"), *v = in_folder("v.npy"), *out = in_folder("o.npy"),
+               *index = in_folder("i.json");
+    write_random(q, HQ, NKV, 1);
+    write_random(k, HKV, NKV, 2);
+    write_random(v, HKV, NKV, 3);
+    free(OUT("attend", "--q", q, "--k", k, "--v", v, "--out", out, "--causal", "-a", "dilated:size=3:dilation=2", "--index",
+             index));
+    cJSON *json = parse(run_slurp(open(index, O_RDONLY), NULL));
+    assert_string_equal(string(json, "recipe"), "prefill=dilated:size=3:dilation=2:fallback=0,decode=dense");
+    const cJSON *tiles = cJSON_GetObjectItem(json, "tiles"), *tile = tiles->child;
+    assert_int_equal(cJSON_GetArraySize(tiles), HQ); /* 21 rows are one tile */
+    assert_int_equal(cJSON_GetArrayItem(cJSON_GetObjectItem(tile, "rows"), 1)->valueint, NKV);
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(tile, "keys")), 1); /* each key is some row's */
+    cJSON_Delete(json);
+    run_result r = RUN("attend", "--q", q, "--k", k, "--v", v, "--out", out, "-a", "window:size=3", "--index", index);
+    assert_true(r.code != 0 && strstr(r.err, "makes no index"));
+    run_free(&r);
+}
+
 static void attend_takes_shapes(void **state) {
     (void)state;
     const char *q = in_folder("q21.npy"), *k = in_folder("k.npy"), *v = in_folder("v.npy"), *out = in_folder("o.npy");
@@ -593,6 +614,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(attend_is_attention),
         cmocka_unit_test(attend_takes_every_option),
         cmocka_unit_test(attend_says_what_does_not_fit),
+        cmocka_unit_test(attend_writes_the_index),
         cmocka_unit_test(attend_takes_shapes),
         cmocka_unit_test(attend_takes_steps),
         cmocka_unit_test(run_refuses_what_has_no_line),
