@@ -58,7 +58,7 @@ static bool side_by_side(const fv_tensor *t) { return t->stride[3] == 1 || t->sh
 static const uint8_t *rows_of(const fvi_source *s, const fv_tensor *t, int64_t first, int n, uint8_t **gather, int64_t *row_bytes,
                               const uint8_t **next) {
     const uint8_t *rows = fvi_tensor_at(t, s->sequence, s->head, s->start + first);
-    int64_t size = (int64_t)fv_dtype_bytes(t->dtype, 1);
+    int64_t size = t->dtype == FV_F32 ? 4 : 2;
     if (side_by_side(t)) {
         *row_bytes = t->stride[2] * size;
         *next = first + n < s->n_kv ? (const uint8_t *)((uintptr_t)rows + (uintptr_t)(n * *row_bytes)) : NULL;

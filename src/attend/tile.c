@@ -231,25 +231,29 @@ static void open_values(const fv_plan *plan, const fvi_scratch *scratch, fvi_lea
     }
 }
 
-/* The stages of several leaves side by side: each stage ends in a chain of latencies, which the next leaf's start hides. */
+/* The stages of several leaves side by side: each stage ends in a chain of latencies, which the next leaf's start hides. Weights
+ * follow one leaf behind the scores: a stage of their own would leave memory idle. */
 static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *item, leaf_view *view, int leaves, int64_t first,
                       int64_t n, const fvi_scratch *scratch, fvi_fold *fold) {
     fvi_score_tile tile[FVI_BATCH];
-    for (int b = 0; b < leaves; b++) {
-        float *s = scratch->s + b * plan->sub_rows * FVI_LEAF;
-        uint64_t *seen = scratch->seen + b * plan->sub_rows;
-        tile[b] = (fvi_score_tile){plan, run, item, &view[b].leaf, view[b].key, first, n, s, seen};
-        look(plan, item, &view[b], first, n, seen, scratch->stats);
-        if (leaves == 1 && none_seen(seen, n)) {
-            return;
+    for (int b = 0; b <= leaves; b++) {
+        if (b < leaves) {
+            float *s = scratch->s + b * plan->sub_rows * FVI_LEAF;
+            uint64_t *seen = scratch->seen + b * plan->sub_rows;
+            tile[b] = (fvi_score_tile){plan, run, item, &view[b].leaf, view[b].key, first, n, s, seen};
+            look(plan, item, &view[b], first, n, seen, scratch->stats);
+            if (leaves == 1 && none_seen(seen, n)) {
+                return;
+            }
+            score_rows(plan, &view[b], &tile[b], scratch, fold);
+            if (view[b].index->sieve.keep != NULL && none_seen(seen, n)) {
+                return;
+            }
         }
-        score_rows(plan, &view[b], &tile[b], scratch, fold);
-        if (view[b].index->sieve.keep != NULL && none_seen(seen, n)) {
-            return;
+        if (b > 0) {
+            float *alpha = scratch->alpha + (b - 1) * plan->sub_rows;
+            scratch->ops->soften(tile[b - 1].s, (int)n, fold->m + first, fold->sum + first, alpha);
         }
-    }
-    for (int b = 0; b < leaves; b++) {
-        scratch->ops->soften(tile[b].s, (int)n, fold->m + first, fold->sum + first, scratch->alpha + b * plan->sub_rows);
     }
     for (int b = 0; b < leaves; b++) {
         open_values(plan, scratch, &view[b].leaf);
@@ -338,6 +342,15 @@ static void fold_views(const fv_plan *plan, const fv_run *run, const fvi_item *i
     }
 }
 
+/* What is read next: V of the first leaf after K of the last one, and after V of the last one the K that follows. */
+static void chain_reads(leaf_view *view, int leaves) {
+    fvi_leaf *first = &view[0].leaf, *last = &view[leaves - 1].leaf;
+    if (first->k_dtype == first->v_dtype && first->k_row_bytes == first->v_row_bytes) {
+        last->v_next = last->k_next;
+        last->k_next = first->v;
+    }
+}
+
 void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
                      const fvi_index *index, int64_t from, int leaves, const fvi_scratch *scratch, fvi_fold *fold) {
     leaf_view view[FVI_BATCH];
@@ -353,6 +366,7 @@ void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         look_at(plan, run, item, UINT64_MAX, &view[open++]);
     }
     if (open > 0) {
+        chain_reads(view, open);
         fold_views(plan, run, item, view, open, scratch, fold);
     }
 }

@@ -25,11 +25,17 @@ INLINE __m512 widen(const unsigned char *row, int c, __mmask16 mask, fv_dtype dt
 /* ---- qk ------------------------------------------------------------------------------------------------------------ */
 
 INLINE void score_step(const float *q, int64_t width, const unsigned char *const key[LANES], int c, __mmask16 mask, int rows,
-                       int keys, fv_dtype dtype, __m512 acc[LANES]) {
+                       int keys, fv_dtype dtype, __m512 acc[LANES], const ahead *next, int64_t way) {
+    int size = dtype == FV_F32 ? 4 : 2;
     __m512 x[GROUP];
     UNROLL for (int r = 0; r < rows; r++) { x[r] = _mm512_load_ps(q + r * width + c); }
-    UNROLL for (int j = 0; j < keys; j++) {
+    way += ask_first(next, size * c, size * LANES, keys);
+    int64_t stride = ask_stride(next, size * LANES);
+    UNROLL for (int j = 0; j < keys; j++, way += stride) {
         __m512 y = widen(key[j], c, mask, dtype);
+        if (64 * j < size * LANES * keys) {
+            ask_for(key[0], way);
+        }
         UNROLL for (int r = 0; r < rows; r++) { acc[r * keys + j] = _mm512_fmadd_ps(x[r], y, acc[r * keys + j]); }
     }
 }
@@ -42,15 +48,13 @@ INLINE void score_rows(const float *q, int rows, int d, const fvi_rows *k, float
         __m512 acc[LANES];
         point_at(k, j, keys, key);
         UNROLL for (int i = 0; i < LANES; i++) { acc[i] = _mm512_setzero_ps(); }
+        int64_t way = way_ahead(next, j, keys);
         int c = 0;
         for (; c + LANES <= d; c += LANES) {
-            score_step(q, width, key, c, 0xffff, rows, keys, dtype, acc);
+            score_step(q, width, key, c, 0xffff, rows, keys, dtype, acc, next, way);
         }
         if (c < d) {
-            score_step(q, width, key, c, first(d - c), rows, keys, dtype, acc);
-        }
-        for (int i = 0; i < keys; i++) {
-            ask_for(next, j + i);
+            score_step(q, width, key, c, first(d - c), rows, keys, dtype, acc, next, way);
         }
         store_scores(_mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)), rows, keys, s + j);
     }
@@ -92,14 +96,16 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
         }
     }
     const unsigned char *row = v->data;
+    int size = dtype == FV_F32 ? 4 : 2;
     for (int j = 0; j < v->n; j++, row += v->row_bytes) {
+        int64_t way = way_ahead(next, j, 1);
+        UNROLL for (int i = 0; i < columns; i += 64 / (size * LANES)) { ask_for(row, way + size * (c + LANES * i)); }
         UNROLL for (int i = 0; i + 1 < columns; i++) { y[i] = widen(row, c + LANES * i, 0xffff, dtype); }
         y[columns - 1] = widen(row, c + LANES * (columns - 1), last, dtype);
         UNROLL for (int r = 0; r < rows; r++) {
             __m512 x = _mm512_set1_ps(p[r * FVI_LEAF + j]);
             UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm512_fmadd_ps(x, y[i], acc[r][i]); }
         }
-        ask_for(next, j);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int i = 0; i < columns; i++) { _mm512_store_ps(out + (int64_t)r * d_pad + c + LANES * i, acc[r][i]); }

@@ -6,7 +6,7 @@
 #include "kernel/avx512_inline.h"
 #include "kernel/decode.h"
 
-enum { GROUP = 4, WIDE = 8, AHEAD = 24 }; /* rows of a block; its columns in registers, at most; rows asked for ahead */
+enum { GROUP = 4, WIDE = 8, AHEAD = 10240 }; /* rows of a block; its columns in registers, at most; bytes asked for ahead */
 
 /* Where keys j .. j + keys - 1 are; past the leaf's end its last row stands in, whose score is dropped. */
 INLINE void point_at(const fvi_rows *k, int j, int keys, const unsigned char *key[LANES]) {
@@ -16,31 +16,42 @@ INLINE void point_at(const fvi_rows *k, int j, int keys, const unsigned char *ke
     }
 }
 
-/* What one pass over a leaf asks for ahead of its time: a part of the row AHEAD rows further on, in this leaf or the next one.
- * Passes share a row's lines evenly. A longer way ahead is slower: more requests than the processor can hold at once. */
+/* What is asked for ahead of its time: AHEAD bytes or a leaf further on, in this leaf or the next one. A line at a time between
+ * the products and in the order of addresses, since bursts and jumps to and fro leave memory idle; and without a branch. */
 typedef struct ahead {
-    uintptr_t here, next; /* row 0 of this leaf; what would be its row 0 if the next leaf's rows followed on */
-    int64_t row_bytes, bytes;
-    int n;
+    int64_t row_bytes, next; /* next: from row n of this leaf, were there one, to row 0 of the next leaf */
+    int rows, n;             /* rows ahead, a multiple of 8 */
+    bool together;           /* rows follow each other without gaps */
 } ahead;
 
-/* Part number `pass` of `passes`, in lines of 64 bytes; rows have `bytes` bytes. */
-INLINE ahead ahead_of(const fvi_rows *rows, int64_t bytes, int pass, int passes) {
-    int64_t lines = (bytes + 63) / 64, from = lines * pass / passes, to = lines * (pass + 1) / passes;
-    uintptr_t here = (uintptr_t)rows->data + (uintptr_t)(64 * from);
-    uintptr_t next = (uintptr_t)rows->next + (uintptr_t)(64 * from - rows->n * rows->row_bytes);
-    return (ahead){here, rows->next != NULL ? next : here, rows->row_bytes, 64 * (to - from), rows->n};
+/* Of rows of `bytes` bytes. Later passes over a leaf ask for what they are at. */
+INLINE ahead ahead_of(const fvi_rows *rows, int64_t bytes, int pass) {
+    int far = (int)fvi_min(fvi_round_up(fvi_max(AHEAD / bytes, 1), 8), FVI_LEAF);
+    uintptr_t end = (uintptr_t)rows->data + (uintptr_t)(rows->n * rows->row_bytes);
+    return (ahead){.row_bytes = rows->row_bytes,
+                   .next = rows->next == NULL || pass > 0 ? 0 : (int64_t)((uintptr_t)rows->next - end),
+                   .rows = pass > 0 ? 0 : far,
+                   .n = rows->n,
+                   .together = rows->row_bytes == bytes};
 }
 
-/* A prefetch never faults. */
-INLINE void ask_for(const ahead *a, int j) {
-    int to = j + AHEAD;
-    const char *row = (const char *)((to < a->n ? a->here : a->next) + (uintptr_t)(to * a->row_bytes));
-    for (int64_t at = 0; at < a->bytes; at += 128) {
-        _mm_prefetch(row + at, _MM_HINT_T0);
-        _mm_prefetch(row + at + 64, _MM_HINT_T0);
-    }
+/* From rows j .. j + keys - 1 to those that are asked for meanwhile. */
+INLINE int64_t way_ahead(const ahead *a, int j, int keys) {
+    int rows = (a->rows + keys - 1) / keys * keys;
+    return rows * a->row_bytes + (j + rows < a->n ? 0 : a->next);
 }
+
+/* A prefetch never faults. Not into the second cache: each line is read once a token. */
+INLINE void ask_for(const unsigned char *row, int64_t way) {
+    _mm_prefetch((const char *)((uintptr_t)row + (uintptr_t)way), _MM_HINT_NTA);
+}
+
+/* While a step takes 64 or 32 bytes, `step`, from byte `at` on of each of several keys, key number i of them brings the line
+ * ask_first + i * ask_stride; where steps take half a line, the first half of the keys brings one each. */
+INLINE int64_t ask_first(const ahead *a, int64_t at, int step, int keys) {
+    return a->together ? at * keys : step == 64 ? at : at / 64 * 64 + (at % 64 != 0 ? a->row_bytes : 0);
+}
+INLINE int64_t ask_stride(const ahead *a, int step) { return a->together ? 64 : 64 / step * a->row_bytes; }
 
 /* Lane r * keys + i of v: the score of row r with the i-th key from s on. */
 INLINE void store_scores(__m512 v, int rows, int keys, float *s) {
@@ -79,7 +90,7 @@ INLINE void multiply_keys(const void *qt, int64_t q_bytes, int rows, int d, cons
     float *to = s;
     int passes = (rows + GROUP - 1) / GROUP;
     for (int pass = 0; pass < passes; pass++, q += GROUP * q_bytes, to += GROUP * FVI_LEAF) {
-        ahead next = ahead_of(k, d * element, pass, passes);
+        ahead next = ahead_of(k, d * element, pass);
         switch (rows - GROUP * pass) {
         case 1:
             form(q, 1, d, k, scale, to, LANES, &next);
@@ -130,14 +141,12 @@ INLINE void multiply_columns(const float *p, int rows, const float *alpha, const
 
 INLINE void multiply_weights(const float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out,
                              int64_t element, value_block_fn *form) {
-    int blocks = (rows + GROUP - 1) / GROUP, parts = 0, pass = 0;
-    for (int c = 0; c < d_pad; c += LANES * columns_of((d_pad - c) / LANES)) {
-        parts++;
-    }
-    for (; rows > 0; rows -= GROUP, p += GROUP * FVI_LEAF, alpha += GROUP, out += GROUP * (int64_t)d_pad) {
-        for (int c = 0, columns; c < d_pad; c += LANES * columns, pass++) {
-            ahead next = ahead_of(v, d * element, pass, blocks * parts);
+    int blocks = (rows + GROUP - 1) / GROUP;
+    for (int block = 0; block < blocks;
+         block++, rows -= GROUP, p += GROUP * FVI_LEAF, alpha += GROUP, out += GROUP * (int64_t)d_pad) {
+        for (int c = 0, columns; c < d_pad; c += LANES * columns) {
             columns = columns_of((d_pad - c) / LANES);
+            ahead next = ahead_of(v, d * element, block);
             switch (rows) {
             case 1:
                 multiply_columns(p, 1, alpha, v, c, d, d_pad, out, columns, &next, form);

@@ -26,11 +26,14 @@ INLINE __mmask32 first_pairs(int64_t n) { return n >= PAIRED ? UINT32_MAX : n <=
 /* ---- qk ------------------------------------------------------------------------------------------------------------ */
 
 INLINE void score_step(const char *q, int64_t width, const unsigned char *const key[LANES], int c, __mmask32 mask, int rows,
-                       int keys, __m512 acc[LANES]) {
+                       int keys, __m512 acc[LANES], const ahead *next, int64_t way) {
     __m512bh x[GROUP];
     UNROLL for (int r = 0; r < rows; r++) { x[r] = (__m512bh)_mm512_load_si512(q + r * width + 2 * c); }
-    UNROLL for (int j = 0; j < keys; j++) {
+    way += ask_first(next, 2 * c, 64, keys);
+    int64_t stride = ask_stride(next, 64);
+    UNROLL for (int j = 0; j < keys; j++, way += stride) {
         __m512bh y = (__m512bh)load_pairs(key[j], c, mask);
+        ask_for(key[0], way);
         UNROLL for (int r = 0; r < rows; r++) { acc[r * keys + j] = _mm512_dpbf16_ps(acc[r * keys + j], x[r], y); }
     }
 }
@@ -42,15 +45,13 @@ INLINE void score_rows(const void *q, int rows, int d, const fvi_rows *k, float 
         __m512 acc[LANES];
         point_at(k, j, keys, key);
         UNROLL for (int i = 0; i < LANES; i++) { acc[i] = _mm512_setzero_ps(); }
+        int64_t way = way_ahead(next, j, keys);
         int c = 0;
         for (; c + PAIRED <= d; c += PAIRED) {
-            score_step(q, width, key, c, UINT32_MAX, rows, keys, acc);
+            score_step(q, width, key, c, UINT32_MAX, rows, keys, acc, next, way);
         }
         if (c < d) {
-            score_step(q, width, key, c, first_pairs(d - c), rows, keys, acc);
-        }
-        for (int i = 0; i < keys; i++) {
-            ask_for(next, j + i);
+            score_step(q, width, key, c, first_pairs(d - c), rows, keys, acc, next, way);
         }
         store_scores(_mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)), rows, keys, s + j);
     }
@@ -97,6 +98,8 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
         }
     }
     const unsigned char *row = v->data;
+    bool whole = v->row_bytes == 2 * PAIRED * halves; /* then two rows' lines in the order of addresses */
+    int64_t step = whole ? 128 : 64, stride = whole ? 64 : v->row_bytes;
     for (int j = 0; j < v->n; j += 2, row += 2 * v->row_bytes) {
         __m512i a[WIDE / 2], b[WIDE / 2];
         UNROLL for (int i = 0; i < halves; i++) { a[i] = load_pairs(row, c + PAIRED * i, i + 1 < halves ? UINT32_MAX : last); }
@@ -106,7 +109,10 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
                 b[i] = load_pairs(row + v->row_bytes, c + PAIRED * i, i + 1 < halves ? UINT32_MAX : last);
             }
         }
+        int64_t way = way_ahead(next, j, 2) + 2 * c;
         UNROLL for (int i = 0; i < halves; i++) {
+            ask_for(row, way + step * i);
+            ask_for(row, way + step * i + stride);
             __m512bh low = (__m512bh)_mm512_unpacklo_epi16(a[i], b[i]), high = (__m512bh)_mm512_unpackhi_epi16(a[i], b[i]);
             UNROLL for (int r = 0; r < rows; r++) {
                 __m512bh x = (__m512bh)_mm512_set1_ps(p[r * FVI_LEAF + j / 2]);
@@ -114,8 +120,6 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
                 acc[r][2 * i + 1] = _mm512_dpbf16_ps(acc[r][2 * i + 1], x, high);
             }
         }
-        ask_for(next, j);
-        ask_for(next, j + 1);
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int i = 0; i < halves; i++) {
