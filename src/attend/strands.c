@@ -142,14 +142,20 @@ static bool same_keys(const fvi_columns *a, const fvi_columns *b) {
     return a->n == b->n && memcmp(a->key, b->key, (size_t)a->n * sizeof *a->key) == 0;
 }
 
+/* Whether two tiles visit the same keys of blocks from .. to - 1, and ask the same of them. */
+static bool alike(const fvi_index *a, const fvi_index *b, int64_t from, int64_t to) {
+    bool same = memcmp(a->key + from, b->key + from, (size_t)(to - from) * sizeof *a->key) == 0;
+    for (int64_t block = from; same && block < to; block++) {
+        same = fvi_index_apart(a, block) == fvi_index_apart(b, block);
+    }
+    return same;
+}
+
 /* The same where `other` just went on from the block and word that s stands at: neighbours mostly have the same columns, and then
  * looking at the words is enough. */
 static void fill_beside(strand *s, const strand *other, int64_t block, uint64_t word) {
     const int64_t through = fvi_min(other->block + 1, s->index.blocks);
-    const size_t words = (size_t)(through - block), apart = (size_t)(fvi_ceil_div(through, 64) - block / 64);
-    if (s->block != block || s->word != word ||
-        memcmp(s->index.key + block, other->index.key + block, words * sizeof *s->index.key) != 0 ||
-        memcmp(s->index.apart + block / 64, other->index.apart + block / 64, apart * sizeof *s->index.apart) != 0) {
+    if (s->block != block || s->word != word || !alike(&s->index, &other->index, block, through)) {
         fill_columns(s);
         return;
     }
