@@ -74,8 +74,10 @@ static int calibrate(const arguments *a, fv_context *ctx, const char *text, size
         code = status ? terminal_status(ctx, status) : 0;
     }
     if (!code) {
-        terminal_note("%s: %d layers of %lld heads; use it as -a %s@%s", a->out, fv_profile_layers(profile),
-                      (long long)fv_profile_heads(profile), a->method.text[0], a->out);
+        const char *method = a->method.text[0];
+        const int name = (int)strcspn(method, ":"); /* parameters stand behind the path */
+        terminal_note("%s: %d layers of %lld heads; use it as -a prefill=%.*s@%s%s", a->out, fv_profile_layers(profile),
+                      (long long)fv_profile_heads(profile), name, method, a->out, method + name);
     }
     fv_profile_destroy(profile);
     fv_model_destroy(model);
