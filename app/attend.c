@@ -99,6 +99,12 @@ static void add_stats(fv_run_stats *sum, const fv_run_stats *s) {
     sum->exact_pairs += s->exact_pairs;
     sum->k_rows += s->k_rows;
     sum->v_rows += s->v_rows;
+    sum->tiles += s->tiles;
+    sum->fallback_tiles += s->fallback_tiles;
+    sum->select_seconds += s->select_seconds;
+    sum->audited_heads += s->audited_heads;
+    sum->dense_heads += s->dense_heads;
+    sum->worst_error = s->worst_error > sum->worst_error ? s->worst_error : sum->worst_error;
 }
 
 /* Each sequence of the arrays is a step. */

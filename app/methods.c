@@ -83,6 +83,19 @@ static int print_table(void) {
     return terminal_flush();
 }
 
+/* Whether `-a NAME` is a recipe that a model takes as it is: some want another method in brackets, or work on arrays alone. */
+static bool has_example(const fv_method *m) {
+    fv_context *ctx = NULL;
+    fv_recipe *recipe = NULL;
+    char text[96];
+    snprintf(text, sizeof text, "%s%s", m->axes == FV_AXIS_DECODE ? "decode=" : "", m->name);
+    bool good = !fv_context_create(&(fv_context_options){.threads = 1}, &ctx) && !fv_recipe_parse(ctx, text, &recipe) &&
+                !fv_recipe_arrays_only(recipe);
+    fv_recipe_destroy(recipe);
+    fv_context_destroy(ctx);
+    return good;
+}
+
 static int print_method(const fv_method *m) {
     terminal_style s = terminal_styles(stdout);
     char text[64];
@@ -102,6 +115,9 @@ static int print_method(const fv_method *m) {
     }
     if (m->not_a_choice) {
         printf("%snot for a recipe%s: %s\n", s.bold, s.reset, m->not_a_choice);
+        return terminal_flush();
+    }
+    if (!has_example(m)) {
         return terminal_flush();
     }
     bool decode_only = m->axes == FV_AXIS_DECODE; /* a bare name would stand for prefill too */

@@ -16,7 +16,8 @@
  * Deviations. Stage 2 is decided row by row; the code decides for the rows of a warp together: here a row may skip more, but
  * never a weight above 2^-pv of its largest. Blocks' similarities are f32 (f16 there), from the sum of unit rows: the mean of
  * cosines is its squared length over the squared number of rows. Equal pooled scores: the earlier block first. Q and K are not
- * quantised. A row that stands at position i belongs to block i / 128, whatever part of a prompt a run has. */
+ * quantised. Where a block of queries takes nothing that its first row sees, the first of its own blocks is added: no row is left
+ * without keys. A row that stands at position i belongs to block i / 128, whatever part of a prompt a run has. */
 #include "select/select.h"
 
 #include <math.h>
@@ -229,6 +230,17 @@ static void keep(void *arg, const fvi_scores *scores) {
     }
 }
 
+/* The first rows of a block of queries see none of the blocks behind them: if nothing else was taken, their own is. */
+static void see_something(fvi_index *index, int64_t own) {
+    uint64_t any = 0;
+    for (int64_t b = 0; b <= own; b++) {
+        any |= index->key[b];
+    }
+    if (any == 0) {
+        fvi_index_add_block(index, own);
+    }
+}
+
 static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index) {
     state head = state_of(s);
     scratch *at = scratch_of(s);
@@ -244,6 +256,9 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
         if (!head.alike[b] || (b == 0 && s->value[SINK] != 0)) {
             fvi_index_add_block(index, b);
         }
+    }
+    if (s->sight->causal && q->first >= 0 && q->first / FVI_BLOCK < index->blocks) {
+        see_something(index, q->first / FVI_BLOCK);
     }
     if (s->value[PV] > 0) {
         at->pv = (float)s->value[PV];
