@@ -16,7 +16,7 @@ typedef enum cli_kind {
     CLI_LEVEL  /* fv_level: c, avx2 or avx512 */
 } cli_kind;
 
-enum { CLI_LIST_MAX = 32 };
+enum { CLI_LIST_MAX = 64 };
 typedef struct cli_texts {
     const char *text[CLI_LIST_MAX];
     int n;

@@ -2,21 +2,31 @@
 """What sparse methods cost and lose on a prompt that asks: a text of Moby-Dick with facts hidden in it and questions about them,
 with their answers, early, in the middle and at the end. `fovea compare` runs it dense and by each recipe; the table is Markdown.
 
-  bench/sparse.py [--tokens 32700] [--rows 2048] [--program build/fovea] [RECIPE...]
+  bench/sparse.py [--all] [--tokens 32700] [--rows 2048] [--program build/fovea] [RECIPE...]
 
-Rows of "the others" are at equal density (the oracle) or nearly equal time (windows) as the methods, to hold them against.
+Windows and the oracle run beside the recipes, to hold them against: a method's KL as a share of that of a window whose attention
+takes the same time, and its agreement less that of the oracle at the same density. What lies between two windows' times, or
+two oracles' densities, is interpolated (KL by its logarithm); what lies outside is held against the nearest. `--all` is
+every method that a model's prompt can take; `METHOD@` has its profile made first, by `fovea calibrate` with its defaults.
 """
 import argparse
 import json
+import math
 import os
 import subprocess
 import tempfile
 
+WINDOWS = (1 / 32, 1 / 16, 3 / 32, 1 / 8, 3 / 16, 9 / 32)  # of the tokens
+ORACLES = ["oracle:density=%g" % density for density in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)]
 RECIPES = [
-    "xattention", "minference:vertical=500:slash=2000", "flexprefill", "spargeattn:sim=0.1:cdf=0.95",
-    "sample-attention:alpha=0.5:window=0.04", "hip:k=1536", "dhsa:budget=4096", "delta(sinks:sinks=64:size=2048)",
-    "block-topk:blocks=64", "oracle:density=0.1", "oracle:density=0.15", "oracle:density=0.2", "window:size=2048",
-    "window:size=4096",
+    "xattention", "minference:vertical=500:slash=2000", "flexprefill", "spargeattn:sim=0.1:cdf=0.965", "sale:threshold=0.02",
+    "sample-attention:alpha=0.5:window=0.04", "hip:k=1536:window=1024", "dhsa:budget=4096", "delta(sinks:sinks=64:size=2048)",
+    "block-topk:blocks=64",
+]
+OTHERS = [
+    "minference@", "flexprefill:gamma=0.95", "spargeattn", "sale", "dam@", "dilated", "gna", "longheads", "lsg", "masformer", "moa",
+    "power-attention", "s2-attention", "sinks:sinks=64:size=2048", "sparse-fixed", "sparse-strided", "star-attention",
+    "top-theta@", "random:density=0.1", "delta(flexprefill)",
 ]
 NAMES = ["copper", "marble", "winter", "silver", "harbour", "thunder", "amber", "velvet", "granite", "meadow", "falcon", "lantern"]
 
@@ -41,34 +51,66 @@ def document(book, characters):
     return "".join(out) + text[at:]
 
 
+def with_profile(program, recipe, folder):
+    """`METHOD@...` with the file of a profile that was made for it."""
+    if "@" not in recipe:
+        return recipe
+    method, rest = recipe.split("@", 1)
+    path = os.path.join(folder, method + ".json")
+    extent = ["-n", "1024", "--prompts", "4"] if method == "dam" else ["-n", "16384"]
+    subprocess.run([program, "calibrate", method, "-o", path, "--quiet", *extent], check=True)
+    return f"{method}@{path}{rest}"
+
+
+def between(points, x):
+    """y at x of the line through points (x, y), and of its ends beyond them."""
+    points = sorted(points)
+    x = min(max(x, points[0][0]), points[-1][0])
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[-1][1]
+
+
+def compare(a, recipes, folder):
+    """The rows of `fovea compare`, dense first."""
+    path = os.path.join(folder, "text.txt")
+    with open(a.book, encoding="utf-8") as book, open(path, "w", encoding="utf-8") as f:
+        f.write(document(book.read(), int(a.tokens * 4.2)))
+    command = [a.program, "compare", "-f", path, "--lengths", str(a.tokens), "--rows", str(a.rows), "--json", "--quiet"]
+    for recipe in recipes:
+        wrapped = "delta(" in recipe or "masformer" in recipe
+        falls_back = not wrapped and recipe.split(":")[0] not in ("window", "sinks", "dense")
+        command += ["-a", "prefill=" + with_profile(a.program, recipe, folder) + (":fallback=0" if falls_back else "")]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)["rows"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", help="prefill methods; default: the table of the documentation")
+    parser.add_argument("--all", action="store_true", help="every method that a prompt can take")
     parser.add_argument("--tokens", type=int, default=32700)
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--program", default="build/fovea")
     parser.add_argument("--book", default="models/data/moby-dick.txt")
     a = parser.parse_args()
-    with open(a.book, encoding="utf-8") as f:
-        text = document(f.read(), int(a.tokens * 4.2))
+    sizes = [f"window:size={round(share * a.tokens)}" for share in WINDOWS]
+    recipes = (a.recipes or RECIPES + (OTHERS if a.all else [])) + ORACLES + sizes
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "text.txt")
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(text)
-        command = [a.program, "compare", "-f", path, "--lengths", str(a.tokens), "--rows", str(a.rows), "--json", "--quiet"]
-        for recipe in a.recipes or RECIPES:
-            whole = recipe if recipe.startswith("prefill=") else "prefill=" + recipe
-            fallback = "delta(" not in whole and not any(w in whole for w in ("window", "sinks", "fallback", "dense"))
-            command += ["-a", whole + (":fallback=0" if fallback or "sample" in whole else "")]
-        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    rows = result["rows"]
-    print(f"{rows[0]['length']} tokens, {rows[0]['positions']} rows of the second half\n")
-    print("| prefill | attention | choosing | density | KL | KL, 99th percentile | same token | forced | greedy |\n|" + "---|" * 9)
+        rows = compare(a, recipes, folder)
+    dense, oracles, windows = rows[0], rows[-len(ORACLES) - len(WINDOWS):-len(WINDOWS)], rows[-len(WINDOWS):]
     for r in rows:
-        speed = rows[0]["attention_seconds"] / r["attention_seconds"]
-        print(f"| `{r['recipe'].removeprefix('prefill=').removesuffix(':fallback=0')}` | {speed:.2f} x | {100 * r['select_share']:.0f}% | "
-              f"{r['density']:.3f} | {r['kl']:.4f} | {r['kl_p99']:.3f} | {100 * r['top1']:.1f}% | {r['forced']}/{r['facts']} | "
-              f"{r['greedy']}/{r['facts']} |")
+        r["speed"] = dense["attention_seconds"] / r["attention_seconds"]
+    print(f"{dense['length']} tokens, {dense['positions']} rows of the second half\n")
+    print("| prefill | attention | choosing | density | KL | of a window's | KL, 99th percentile | same token | less the oracle's |"
+          " forced | greedy |\n|" + "---|" * 11)
+    for name, r in zip(["dense"] + recipes, rows):
+        window = math.exp(between([(math.log(w["speed"]), math.log(w["kl"])) for w in windows], math.log(r["speed"])))
+        oracle = between([(o["density"], o["top1"]) for o in oracles], r["density"])
+        held = r is not dense and r not in oracles and r not in windows
+        share, less = (f"{r['kl'] / window:.2f}", f"{100 * (r['top1'] - oracle):+.1f}") if held else ("", "")
+        print(f"| `{name}` | {r['speed']:.2f} x | {100 * r['select_share']:.0f}% | {r['density']:.3f} | {r['kl']:.4f} | {share} | "
+              f"{r['kl_p99']:.3f} | {100 * r['top1']:.1f}% | {less} | {r['forced']}/{r['facts']} | {r['greedy']}/{r['facts']} |")
 
 
 if __name__ == "__main__":
