@@ -18,11 +18,16 @@ typedef struct strand {
     bool empty;     /* nothing is folded yet: a piece goes into the total as it is, whose bits merging would leave alone */
     int64_t block;  /* the next columns are those of `word` of this block */
     uint64_t word;
-    int64_t leaves; /* of columns, folded so far */
-    fvi_columns columns;
+    int64_t leaves;             /* of columns, folded so far */
+    const fvi_columns *columns; /* `own`, or those of the strand before where they are the same */
+    fvi_columns own;
 } strand;
 
-static bool as_block(const fvi_index *index, int64_t b) { return fvi_count_bits(index->key[b]) > FVI_BLOCK_KEYS; }
+/* Counting is seldom needed: without two keys side by side there are 32 at most. */
+static bool as_block(const fvi_index *index, int64_t b) {
+    const uint64_t word = index->key[b];
+    return word == UINT64_MAX || ((word & word >> 1) != 0 && fvi_count_bits(word) > FVI_BLOCK_KEYS);
+}
 
 static fvi_fold fold_from(const fv_plan *plan, const fvi_fold *fold, int64_t row) {
     return (fvi_fold){fold->m + row, fold->sum + row, fold->out + row * plan->d_pad};
@@ -42,7 +47,7 @@ static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace,
     s->scratch.seen_state = (uint8_t *)scratch->seen_state + (size_t)number * plan->at.seen_bytes;
     s->scratch.piece = fold_from(plan, &scratch->piece, row);
     s->scratch.total = fold_from(plan, &scratch->total, row);
-    s->columns.key = scratch->column + number * FVI_LEAF;
+    s->own.key = scratch->column + number * FVI_LEAF;
     fvi_walk_select(plan, run, workspace, &s->item, &s->scratch, &s->index);
 }
 
@@ -110,8 +115,8 @@ static void fold_blocks(const fv_plan *plan, const fv_run *run, const fvi_source
 /* Takes keys of block s->block on, those in s->word first, until there are 64 or no more. */
 static void fill_columns(strand *s) {
     const fvi_index *index = &s->index;
-    fvi_columns *c = &s->columns;
-    c->index = index;
+    fvi_columns *c = &s->own;
+    s->columns = c;
     c->n = c->segments = 0;
     while (s->block < index->blocks && c->n < FVI_LEAF) {
         uint64_t taken = 0;
@@ -139,7 +144,7 @@ static void fill_columns(strand *s) {
 }
 
 static bool same_keys(const fvi_columns *a, const fvi_columns *b) {
-    return a->n == b->n && memcmp(a->key, b->key, (size_t)a->n * sizeof *a->key) == 0;
+    return a == b || (a->n == b->n && memcmp(a->key, b->key, (size_t)a->n * sizeof *a->key) == 0);
 }
 
 /* Whether two tiles visit the same keys of blocks from .. to - 1, and ask the same of them. */
@@ -159,11 +164,7 @@ static void fill_beside(strand *s, const strand *other, int64_t block, uint64_t 
         fill_columns(s);
         return;
     }
-    int32_t *key = s->columns.key;
-    memcpy(key, other->columns.key, (size_t)other->columns.n * sizeof *key);
     s->columns = other->columns;
-    s->columns.key = key;
-    s->columns.index = &s->index;
     s->block = other->block;
     s->word = other->word;
 }
@@ -172,7 +173,7 @@ static void fold_columns(const fv_plan *plan, const fv_run *run, fvi_leaf *leaf,
     if (s->leaves % (FVI_PIECE / FVI_LEAF) == 0) {
         begin_piece(plan, s);
     }
-    fvi_tile_columns(plan, run, &s->item, leaf, &s->columns, &s->scratch, s->fold);
+    fvi_tile_columns(plan, run, &s->item, leaf, &s->index, s->columns, &s->scratch, s->fold);
     s->leaves++;
 }
 
@@ -193,11 +194,11 @@ static void fold_all_columns(const fv_plan *plan, const fv_run *run, const fvi_s
             } else {
                 fill_beside(&s[t], &s[0], block, word);
             }
-            if (s[t].columns.n == 0) {
+            if (s[t].columns->n == 0) {
                 continue;
             }
-            if (open == NULL || !same_keys(open, &s[t].columns)) {
-                open = &s[t].columns;
+            if (open == NULL || !same_keys(open, s[t].columns)) {
+                open = s[t].columns;
                 fvi_tile_open_columns(plan, source, open, &s[t].scratch, &leaf);
             }
             fold_columns(plan, run, &leaf, &s[t]);

@@ -187,6 +187,17 @@ static void sift(const fv_plan *plan, const fvi_sieve *sieve, const fvi_score_ti
     }
 }
 
+/* `changed`: some rows may have lost keys since they were looked at. */
+static void count_exact(const leaf_view *view, const fvi_score_tile *t, bool changed, fv_run_stats *stats) {
+    if (view->even && !changed) {
+        stats->exact_pairs += (uint64_t)(t->n * fvi_count_bits(view->key_bits));
+        return;
+    }
+    for (int64_t r = 0; r < t->n; r++) {
+        stats->exact_pairs += (uint64_t)fvi_count_bits(t->seen[r]);
+    }
+}
+
 /* Scores of rows first .. first + n - 1 with a leaf, hidden ones -inf. */
 static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t, const fvi_scratch *scratch,
                        const fvi_fold *fold) {
@@ -199,9 +210,7 @@ static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_sco
     if (!view->whole || plan->problem.has_bias || sieve->keep != NULL) {
         fvi_score_hide(t);
     }
-    for (int64_t r = 0; r < t->n; r++) {
-        scratch->stats->exact_pairs += (uint64_t)fvi_count_bits(t->seen[r]);
-    }
+    count_exact(view, t, plan->problem.has_bias || sieve->keep != NULL, scratch->stats);
 }
 
 /* Values that not every row of a tile sees have to be finite to be multiplied with a weight of 0. */
@@ -391,11 +400,11 @@ void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item
     *leaf = view.leaf;
 }
 
-void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_columns *columns,
-                      const fvi_scratch *scratch, fvi_fold *fold) {
-    leaf_view view = {.leaf = *leaf, .index = columns->index, .columns = columns};
+void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
+                      const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold) {
+    leaf_view view = {.leaf = *leaf, .index = index, .columns = columns};
     for (int i = 0; i < columns->segments; i++) {
-        view.apart = view.apart || fvi_index_apart(columns->index, columns->segment[i].block);
+        view.apart = view.apart || fvi_index_apart(index, columns->segment[i].block);
     }
     look_at(plan, run, item, UINT64_MAX, &view);
     fold_views(plan, run, item, &view, 1, scratch, fold);

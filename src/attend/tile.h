@@ -29,7 +29,6 @@ typedef struct fvi_scratch {
 
 /* Up to 64 columns of an index that are folded as one leaf. */
 typedef struct fvi_columns {
-    const fvi_index *index;
     int32_t *key; /* (64) ascending */
     int n, segments;
     struct {
@@ -60,8 +59,8 @@ void fvi_tile_open_columns(const fv_plan *plan, const fvi_source *source, const 
 /* Folds an open block, or an open leaf of columns, into `fold`. */
 void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
                     int64_t block, const fvi_scratch *scratch, fvi_fold *fold);
-void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_columns *columns,
-                      const fvi_scratch *scratch, fvi_fold *fold);
+void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
+                      const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold);
 /* What the item's rows take part with besides. */
 void fvi_tile_more(const fv_plan *plan, const fvi_item *item, const fvi_sieve *sieve, fvi_fold *fold);
 /* Normalises, adds the sink logit, writes out and lse. */
