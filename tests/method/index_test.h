@@ -19,10 +19,8 @@ typedef struct prepared {
     size_t bytes;
 } prepared;
 
-static inline prepared prepare(fv_context *ctx, const char *recipe, const heads *x, int64_t n_q, bool causal) {
-    prepared p = {0};
-    fv_status status = fv_recipe_parse(ctx, recipe, &p.recipe);
-    CHECK(status == FV_OK, "%s: %s", recipe, fv_message(ctx));
+/* Plans p->recipe; `what` is for messages. */
+static inline void plan_prepared_for(fv_context *ctx, prepared *p, const char *what, const heads *x, int64_t n_q, bool causal) {
     fv_problem problem = fv_problem_default();
     problem.h_q = x->h_q;
     problem.h_kv = x->h_kv;
@@ -30,12 +28,23 @@ static inline prepared prepare(fv_context *ctx, const char *recipe, const heads 
     problem.n_kv = x->n;
     problem.d_k = problem.d_v = x->d;
     problem.causal = causal;
-    problem.recipe = p.recipe;
-    status = fv_plan_create(ctx, &problem, &p.plan);
+    problem.recipe = p->recipe;
+    fv_status status = fv_plan_create(ctx, &problem, &p->plan);
+    CHECK(status == FV_OK, "%s: %s", what, fv_message(ctx));
+    p->bytes = fv_plan_workspace(p->plan);
+    p->workspace = aligned_alloc(64, (p->bytes + 63) / 64 * 64);
+    memset(p->workspace, 0xff, p->bytes);
+}
+
+static inline void plan_prepared(fv_context *ctx, prepared *p, const char *what, const heads *x) {
+    plan_prepared_for(ctx, p, what, x, x->n, true);
+}
+
+static inline prepared prepare(fv_context *ctx, const char *recipe, const heads *x, int64_t n_q, bool causal) {
+    prepared p = {0};
+    fv_status status = fv_recipe_parse(ctx, recipe, &p.recipe);
     CHECK(status == FV_OK, "%s: %s", recipe, fv_message(ctx));
-    p.bytes = fv_plan_workspace(p.plan);
-    p.workspace = aligned_alloc(64, (p.bytes + 63) / 64 * 64);
-    memset(p.workspace, 0xff, p.bytes);
+    plan_prepared_for(ctx, &p, recipe, x, n_q, causal);
     return p;
 }
 

@@ -1,5 +1,5 @@
-/* npy_golden.h - arrays in tests/golden, as numpy.save writes them: version 1, little endian, C order. Programs run in the
- * project's root. */
+/* npy_golden.h - arrays in tests/golden, as numpy.save writes them: version 1, little endian, C order; and selections that
+ * official code made, a bit a pair. Programs run in the project's root. */
 #ifndef FOVEA_NPY_GOLDEN_H
 #define FOVEA_NPY_GOLDEN_H
 
@@ -33,10 +33,12 @@ static inline bool npy_header(const char *text, npy_array *a) {
     return true;
 }
 
-static inline npy_array npy_golden(const char *path) {
+/* tests/golden/NAME.npy */
+static inline npy_array npy_golden(const char *name) {
     npy_array a = {0};
     unsigned char head[10];
-    char text[1024] = {0};
+    char text[1024] = {0}, path[160];
+    snprintf(path, sizeof path, "tests/golden/%s.npy", name);
     FILE *f = fopen(path, "rb");
     size_t bytes = 0;
     if (f != NULL && fread(head, 1, 10, f) == 10 && memcmp(head, "\x93NUMPY\x01", 7) == 0) {
@@ -60,21 +62,20 @@ static inline npy_array npy_golden(const char *path) {
     return a;
 }
 
-/* How many of the pairs of a selection differ from the array's bits, lowest first, in DIRECTORY/NAME.npy. */
-static inline int64_t golden_differs(const char *directory, const char *name, const unsigned char *at, int64_t pairs) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s.npy", directory, name);
-    npy_array bits = npy_golden(path);
-    int64_t differ = 0, bytes = 1;
-    for (int i = 0; i < bits.rank; i++) {
-        bytes *= bits.shape[i];
+/* The pairs of a selection, in C order, are the bits of tests/golden/NAME.npy, lowest first. */
+static inline void golden_bits_hold(const char *name, const char *recipe, const unsigned char *at, int64_t pairs) {
+    npy_array bits = npy_golden(name);
+    int64_t differ = 0;
+    bool fits = bits.data != NULL && bits.rank == 1 && strcmp(bits.type, "|u1") == 0 && bits.shape[0] == (pairs + 7) / 8;
+    CHECK(fits, "%s.npy is not %lld bytes for %lld pairs", name, (long long)(pairs + 7) / 8, (long long)pairs);
+    for (int64_t i = 0; fits && i < pairs; i++) {
+        int golden = bits.data[i / 8] >> (i % 8) & 1;
+        if (golden != at[i] && differ++ == 0) {
+            printf("  pair %lld: golden %d\n", (long long)i, golden);
+        }
     }
-    CHECK(bytes == (pairs + 7) / 8, "%s: %lld bytes for %lld pairs", path, (long long)bytes, (long long)pairs);
-    for (int64_t i = 0; bits.data != NULL && i < pairs && i / 8 < bytes; i++) {
-        differ += (bits.data[i / 8] >> (i % 8) & 1) != at[i];
-    }
+    CHECK(differ == 0, "%s differs from %s in %lld of %lld pairs", recipe, name, (long long)differ, (long long)pairs);
     free(bits.data);
-    return differ;
 }
 
 #endif

@@ -1,4 +1,5 @@
-/* profiled_test.h - selections and runs of a recipe that takes numbers for each head from a profile, and is given them here. */
+/* profiled_test.h - selections and runs of a recipe that takes numbers for each head from a profile, and is given them here, or
+ * has found them. */
 #ifndef FOVEA_PROFILED_TEST_H
 #define FOVEA_PROFILED_TEST_H
 
@@ -23,18 +24,7 @@ static inline prepared prepare_profiled(fv_context *ctx, const char *recipe, con
     }
     status = status == FV_OK ? fv_recipe_attach(p.recipe, FV_PREFILL, profile) : status;
     CHECK(status == FV_OK, "%s: %s", recipe, fv_message(ctx));
-    fv_problem problem = fv_problem_default();
-    problem.h_q = x->h_q;
-    problem.h_kv = x->h_kv;
-    problem.n_q = problem.n_kv = x->n;
-    problem.d_k = problem.d_v = x->d;
-    problem.causal = true;
-    problem.recipe = p.recipe;
-    status = fv_plan_create(ctx, &problem, &p.plan);
-    CHECK(status == FV_OK, "%s: %s", recipe, fv_message(ctx));
-    p.bytes = fv_plan_workspace(p.plan);
-    p.workspace = aligned_alloc(64, (p.bytes + 63) / 64 * 64);
-    memset(p.workspace, 0xff, p.bytes);
+    plan_prepared(ctx, &p, recipe, x);
     return p;
 }
 
@@ -54,6 +44,20 @@ static inline selection select_profiled(fv_context *ctx, const char *recipe, con
           (unsigned long long)stats.exact_pairs, (long long)selected_pairs(&s));
     prepared_free(&p);
     return s;
+}
+
+/* Attaches the profile that the recipe's own calibration finds on `prompts` runs of the options' shape. */
+static inline fv_status attach_found(fv_context *ctx, fv_recipe *recipe, const fv_calibration_options *o, const fv_run *prompt) {
+    fv_calibration *calibration = NULL;
+    fv_profile *profile = NULL;
+    fv_status status = fv_calibration_create(ctx, recipe, o, &calibration);
+    for (int64_t i = 0; i < o->prompts && status == FV_OK; i++) {
+        status = fv_calibration_add(calibration, &prompt[i]);
+    }
+    status = status == FV_OK ? fv_calibration_find(calibration, &profile) : status;
+    status = status == FV_OK ? fv_recipe_attach(recipe, FV_PREFILL, profile) : status;
+    fv_calibration_destroy(calibration);
+    return status;
 }
 
 #endif

@@ -3,8 +3,8 @@
 #ifndef FOVEA_SELECT_TEST_H
 #define FOVEA_SELECT_TEST_H
 
+#include "heads_test.h"
 #include "index_test.h"
-#include "npy_golden.h"
 
 enum { OUT = 0, IN = 1, EITHER = 2 };
 
@@ -160,15 +160,13 @@ static inline selection selects(fv_context *ctx, const char *recipe, heads *x, r
     return s;
 }
 
-/* The recipe visits the blocks of `block` keys that DIRECTORY/NAME.npy says: bytes (heads, query blocks, key blocks), not all. */
-static inline void golden_blocks_hold(fv_context *ctx, const char *directory, const char *name, const char *recipe,
-                                      const heads *x, int64_t block) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s.npy", directory, name);
-    npy_array golden = npy_golden(path);
+/* The recipe visits the blocks of `block` keys that tests/golden/NAME.npy says: bytes (heads, query blocks, key blocks), not all.
+ */
+static inline void golden_blocks_hold(fv_context *ctx, const char *name, const char *recipe, const heads *x, int64_t block) {
+    npy_array golden = npy_golden(name);
     selection s = select_all(ctx, recipe, x, true);
     int64_t blocks = (x->n + block - 1) / block, differ = 0, kept = 0, all = x->h_q * blocks * blocks;
-    CHECK(golden.rank == 3 && golden.shape[0] * golden.shape[1] * golden.shape[2] == all, "%s has another shape", path);
+    CHECK(golden.rank == 3 && golden.shape[0] * golden.shape[1] * golden.shape[2] == all, "%s has another shape", name);
     for (int64_t p = 0; golden.data != NULL && p < all; p++) {
         int64_t head = p / blocks / blocks, a = p / blocks % blocks, b = p % blocks;
         int64_t last = a * block + block < x->n ? a * block + block - 1 : x->n - 1;

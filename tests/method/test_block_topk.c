@@ -67,20 +67,17 @@ static void heaviest_blocks(const void *arg, const heads *x, int64_t head, unsig
     free(state);
 }
 
-static void holds(fv_context *ctx, const char *recipe, budget b, reference *expects) {
-    static const struct {
-        int64_t h_q, h_kv, n, d;
-    } size[] = {{4, 2, 1, 32}, {2, 2, 63, 64}, {4, 2, 65, 32}, {4, 2, 200, 64}, {2, 1, 700, 32}};
-    for (int i = 0; i < 5; i++) {
-        for (int structured = 0; structured < 2; structured++) {
-            heads x = (structured ? heads_structured : heads_make)((uint64_t)(size[i].n + 7), size[i].h_q, size[i].h_kv,
-                                                                   size[i].n, size[i].d);
-            selection s = selects(ctx, recipe, &x, expects, &b);
-            chunks_hold(ctx, recipe, &x, &s, 128);
-            free(s.at);
-            heads_free(&x);
-        }
-    }
+typedef struct setting {
+    const char *recipe;
+    budget b;
+    reference *expects;
+} setting;
+
+static void holds(fv_context *ctx, const void *arg, heads *x) {
+    const setting *set = arg;
+    selection s = selects(ctx, set->recipe, x, set->expects, &set->b);
+    chunks_hold(ctx, set->recipe, x, &s, 128);
+    free(s.at);
 }
 
 static void budgets_hold(fv_context *ctx, const char *small, const char *large, const char *all) {
@@ -107,10 +104,13 @@ int main(void) {
     if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
-    holds(ctx, "prefill=block-topk:blocks=4:fallback=0", (budget){4, 0, 0}, top_blocks);
-    holds(ctx, "prefill=block-topk:blocks=2:density=0.5:fallback=0", (budget){2, 0.5, 0}, top_blocks);
-    holds(ctx, "prefill=oracle:density=0.3:fallback=0", (budget){0, 0.3, 0}, heaviest_blocks);
-    holds(ctx, "prefill=oracle:mass=0.8:fallback=0", (budget){0, 0, 0.8}, heaviest_blocks);
+    static const setting set[] = {{"prefill=block-topk:blocks=4:fallback=0", {4, 0, 0}, top_blocks},
+                                  {"prefill=block-topk:blocks=2:density=0.5:fallback=0", {2, 0.5, 0}, top_blocks},
+                                  {"prefill=oracle:density=0.3:fallback=0", {0, 0.3, 0}, heaviest_blocks},
+                                  {"prefill=oracle:mass=0.8:fallback=0", {0, 0, 0.8}, heaviest_blocks}};
+    for (int i = 0; i < 4; i++) {
+        on_all_heads(ctx, heads_structured, holds, &set[i]);
+    }
     budgets_hold(ctx, "prefill=block-topk:blocks=2:fallback=0", "prefill=block-topk:blocks=8:fallback=0",
                  "prefill=block-topk:blocks=15:fallback=0");
     budgets_hold(ctx, "prefill=oracle:density=.1:fallback=0", "prefill=oracle:density=.4:fallback=0",

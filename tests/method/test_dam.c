@@ -1,7 +1,9 @@
 /* test_dam.c - lines found in maps that were made with known ones, and the mask that a profile of them gives at longer lengths.
  *
- * The official code could not be had, so there is no golden selection: masks are checked against the rule. */
+ * The official code could not be had, so there is no golden selection: masks are checked against the rule, on a model's heads
+ * those that its own calibration found. */
 #include "profiled_test.h"
+#include "select_test.h"
 
 #include "select/dam_masks.h"
 
@@ -117,6 +119,108 @@ static void mask_holds(fv_context *ctx, heads *x, const profiled *p, int64_t kno
     free(s.at);
 }
 
+/* ---- a model's heads: its own calibration, and the masks that it gives ----------------------------------------------- */
+
+enum { SHORT_REAL = 256, LONG_REAL = 700 };
+static const double budget = 0.3;
+
+/* Positions from .. from + n - 1 of x, alone. */
+static heads part_of(const heads *x, int64_t from, int64_t n) {
+    heads y = heads_make(1, x->h_q, x->h_kv, n, x->d);
+    for (int64_t h = 0; h < x->h_q; h++) {
+        memcpy(y.q + h * n * x->d, query_of(x, h, from), (size_t)(n * x->d) * sizeof *y.q);
+    }
+    for (int64_t g = 0; g < x->h_kv; g++) {
+        memcpy(y.k + g * n * x->d, x->k + (g * x->n + from) * x->d, (size_t)(n * x->d) * sizeof *y.k);
+    }
+    return y;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The head's mean weights, (SHORT_REAL, SHORT_REAL), and the weight that a share `budget` of them reaches: Box-Cox keeps order.
+ */
+static double mean_map(const heads *prompt, int prompts, int64_t head, double *map) {
+    static double sorted[SHORT_REAL * SHORT_REAL], w[SHORT_REAL];
+    int64_t count = 0;
+    memset(map, 0, sizeof sorted);
+    for (int64_t i = 0; i < SHORT_REAL; i++) {
+        for (int k = 0; k < prompts; k++) {
+            weights_of(&prompt[k], head, i, w);
+            for (int64_t j = 0; j <= i; j++) {
+                map[i * SHORT_REAL + j] += w[j] / prompts;
+            }
+        }
+        for (int64_t j = 0; j <= i; j++) {
+            sorted[count++] = map[i * SHORT_REAL + j];
+        }
+    }
+    qsort(sorted, (size_t)count, sizeof *sorted, ascending);
+    return sorted[(int64_t)((1 - budget) * (double)count)];
+}
+
+/* Of column `at`, or of the diagonal at that distance. */
+static unsigned char line_state(const double *map, double cut, int64_t at, bool column) {
+    int64_t sure = 0, open = 0, length = SHORT_REAL - at;
+    for (int64_t i = at; i < SHORT_REAL; i++) {
+        double w = map[i * SHORT_REAL + (column ? at : i - at)];
+        bool near = fabs(w - cut) < 1e-4 * cut;
+        sure += !near && w > cut;
+        open += near;
+    }
+    double least = 0.8 * (double)length;
+    return length < 16 || (double)(sure + open) < least ? OUT : (double)sure >= least ? IN : EITHER;
+}
+
+static void real_masks_hold(fv_context *ctx) {
+    heads whole = heads_real(2, 1, 1500), x = part_of(&whole, 0, LONG_REAL);
+    heads prompt[2] = {part_of(&whole, 0, SHORT_REAL), part_of(&whole, 1000, SHORT_REAL)};
+    const fv_calibration_options o = {
+        .layers = 1, .h_q = 2, .h_kv = 1, .d_k = REAL_D, .d_v = REAL_D, .tokens = SHORT_REAL, .prompts = 2, .budget = budget};
+    const fv_run run[2] = {part_run(&prompt[0], 0, SHORT_REAL, SHORT_REAL), part_run(&prompt[1], 0, SHORT_REAL, SHORT_REAL)};
+    prepared p = {0};
+    CHECK(fv_recipe_parse(ctx, "prefill=dam@masks.json:fallback=0", &p.recipe) == FV_OK &&
+              attach_found(ctx, p.recipe, &o, run) == FV_OK,
+          "%s", fv_message(ctx));
+    selection s = {x.h_q, x.n, calloc((size_t)(x.h_q * x.n), (size_t)x.n), 0};
+    plan_prepared(ctx, &p, "dam", &x);
+    fv_run all = part_run(&x, 0, x.n, x.n);
+    CHECK(fv_plan_index(p.plan, &all, p.workspace, p.bytes, take_tile, &s) == FV_OK, "%s", fv_message(ctx));
+    prepared_free(&p);
+    static double map[SHORT_REAL * SHORT_REAL];
+    unsigned char column[LONG_REAL] = {0}, diagonal[LONG_REAL] = {0};
+    for (int64_t head = 0; head < x.h_q; head++) {
+        double cut = mean_map(prompt, 2, head, map);
+        int64_t wrong = 0, columns = 0, diagonals = 0, open = 0;
+        for (int64_t at = 0; at < SHORT_REAL; at++) {
+            column[at] = line_state(map, cut, at, true);
+            diagonal[at] = line_state(map, cut, at, false);
+            columns += column[at] == IN;
+            diagonals += diagonal[at] == IN;
+            open += (column[at] == EITHER) + (diagonal[at] == EITHER);
+        }
+        for (int64_t i = 0; i < x.n; i++) {
+            for (int64_t j = 0; j < x.n; j++) {
+                bool in = j <= i && (i == j || column[j] == IN || diagonal[i - j] == IN);
+                bool either = j <= i && !in && (column[j] == EITHER || diagonal[i - j] == EITHER);
+                wrong += !either && s.at[(head * x.n + i) * x.n + j] != in;
+            }
+        }
+        CHECK(wrong == 0, "a model's head %lld: %lld pairs are not its map's lines", (long long)head, (long long)wrong);
+        CHECK(columns + diagonals > 5 && open <= 2, "a model's head %lld: %lld columns, %lld diagonals, %lld open",
+              (long long)head, (long long)columns, (long long)diagonals, (long long)open);
+        printf("a model's head: %d columns, %d diagonals\n", (int)columns, (int)diagonals);
+    }
+    free(s.at);
+    heads_free(&x);
+    heads_free(&whole);
+    heads_free(&prompt[0]);
+    heads_free(&prompt[1]);
+}
+
 /* All diagonals: dense, bit for bit. */
 static void dense_by_lines(fv_context *ctx) {
     heads x = heads_make(9, 2, 1, 300, 32);
@@ -153,6 +257,7 @@ int main(void) {
         mask_holds(ctx, &x, &(profiled){"dam", at, (const int64_t[]){n, n, 0, 0}}, 2);
         heads_free(&x);
     }
+    real_masks_hold(ctx);
     dense_by_lines(ctx);
     fv_context_destroy(ctx);
     printf("%d failures\n", failures);

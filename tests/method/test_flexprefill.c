@@ -141,15 +141,13 @@ static void covering(const void *arg, const heads *x, int64_t head, unsigned cha
     free(kept);
 }
 
-static void holds(fv_context *ctx, setting set, int64_t h_q, int64_t h_kv, int64_t n, int64_t d) {
+static void holds(fv_context *ctx, const void *arg, heads *x) {
+    const setting *set = arg;
     char recipe[100];
-    snprintf(recipe, sizeof recipe, "prefill=flexprefill:gamma=%g:tau=%g:min=%d:fallback=0", set.gamma, set.tau, (int)set.least);
-    for (int structured = 0; structured < 2; structured++) {
-        heads x = (structured ? heads_structured : heads_make)((uint64_t)(n + 17), h_q, h_kv, n, d);
-        selection s = selects(ctx, recipe, &x, covering, &set);
-        free(s.at);
-        heads_free(&x);
-    }
+    snprintf(recipe, sizeof recipe, "prefill=flexprefill:gamma=%g:tau=%g:min=%d:fallback=0", set->gamma, set->tau,
+             (int)set->least);
+    selection s = selects(ctx, recipe, x, covering, set);
+    free(s.at);
 }
 
 /* A second prompt over a cache: blocks stay within the problem, and each row sees its own key. */
@@ -167,25 +165,23 @@ static void second_prompt_holds(fv_context *ctx, const char *recipe) {
     heads_free(&x);
 }
 
-int main(int argc, char **argv) {
+int main(void) {
     fv_context *ctx;
-    if (argc < 2 || fv_context_create(NULL, &ctx) != FV_OK) {
-        printf("needs the folder of the official code's selections\n");
+    if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
     static const setting set[] = {{0.9, 0.1, 128}, {0.5, 0, 128}, {0.6, 1, 128}, {0.4, 0.3, 256}};
     for (int i = 0; i < 4; i++) {
-        holds(ctx, set[i], 4, 2, 1, 32);
-        holds(ctx, set[i], 2, 2, 63, 64);
-        holds(ctx, set[i], 4, 2, 65, 32);
-        holds(ctx, set[i], 4, 2, 200, 64);
-        holds(ctx, set[i], 4, 2, 700, 32);
-        holds(ctx, set[i], 2, 2, 1100, 64);
+        on_all_heads(ctx, heads_structured, holds, &set[i]);
     }
-    heads g = heads_make(12, 2, 1, 1500, 32);
-    golden_blocks_hold(ctx, argv[1], "lines", "prefill=flexprefill:gamma=.6:tau=0:min=1:fallback=0", &g, 128);
-    golden_blocks_hold(ctx, argv[1], "map", "prefill=flexprefill:gamma=.4:tau=1:min=1:fallback=0", &g, 128);
+    heads g = heads_make(12, 2, 1, 1500, 32), r = heads_real(2, 1, 1500);
+    golden_blocks_hold(ctx, "select/flexprefill/lines", "prefill=flexprefill:gamma=.6:tau=0:min=1:fallback=0", &g, 128);
+    golden_blocks_hold(ctx, "select/flexprefill/map", "prefill=flexprefill:gamma=.4:tau=1:min=1:fallback=0", &g, 128);
+    golden_blocks_hold(ctx, "select/flexprefill/real-lines", "prefill=flexprefill:gamma=.6:tau=0:min=1:fallback=0", &r, 128);
+    golden_blocks_hold(ctx, "select/flexprefill/real-map", "prefill=flexprefill:gamma=.8:tau=1:min=1:fallback=0", &r, 128);
+    golden_blocks_hold(ctx, "select/flexprefill/real-default", "prefill=flexprefill:gamma=.9:tau=.1:min=1:fallback=0", &r, 128);
     heads_free(&g);
+    heads_free(&r);
     second_prompt_holds(ctx, "prefill=flexprefill:gamma=.2:tau=0:min=1:fallback=0");
     second_prompt_holds(ctx, "prefill=flexprefill:gamma=.3:tau=1:min=1:fallback=0");
     heads x = heads_structured(5, 4, 2, 1300, 32);

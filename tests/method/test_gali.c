@@ -1,6 +1,6 @@
 /* test_gali.c - interpolated logits against the formula in double, positions against the official code's, and the noise itself.
  */
-#include "npy_golden.h"
+#include "heads_test.h"
 
 static void rotated(const float *x, int64_t d, double position, double base, bool interleaved, double *out) {
     for (int64_t j = 0; j < d / 2; j++) {
@@ -46,38 +46,57 @@ static void row_of(const fv_gali *g, const heads *x, int64_t head, int64_t i, co
     free(score);
 }
 
-static void formula_holds(fv_context *ctx, int64_t n, int64_t trained, int64_t local, int64_t chunk, int64_t h_kv, int64_t d,
-                          bool interleaved) {
-    heads x = heads_make((uint64_t)n, 4, h_kv, n, d);
-    fv_gali g = {.h_q = 4,
-                 .h_kv = h_kv,
-                 .n = n,
-                 .d_k = d,
-                 .d_v = d,
-                 .trained = trained,
-                 .local = local,
-                 .chunk = chunk,
-                 .rope_base = 10000,
-                 .interleaved = interleaved};
-    fv_status status = fv_gali_attention(ctx, &g, x.q, x.k, x.v, x.out, x.lse);
+/* Shapes of g are those of x. */
+static void formula_holds(fv_context *ctx, fv_gali g, const heads *x) {
+    g.h_q = x->h_q;
+    g.h_kv = x->h_kv;
+    g.n = x->n;
+    g.d_k = g.d_v = x->d;
+    fv_status status = fv_gali_attention(ctx, &g, x->q, x->k, x->v, x->out, x->lse);
     CHECK(status == FV_OK, "%s", fv_message(ctx));
+    const int64_t n = x->n, d = x->d;
     double *p = malloc((size_t)(n + 1) * sizeof *p), out[256], lse, worst = 0;
     for (int64_t first = 0, end; first < n; first = end) {
-        end = first == 0 ? trained : first + chunk;
+        end = first == 0 ? g.trained : first + g.chunk;
         end = end < n ? end : n;
-        fv_gali_positions(ctx, trained, local, end, p);
-        for (int64_t h = 0; h < 4; h++) {
+        fv_gali_positions(ctx, g.trained, g.local, end, p);
+        for (int64_t h = 0; h < x->h_q; h++) {
             for (int64_t i = first; i < end; i += i % 5 == 0 ? 1 : 4) {
-                row_of(&g, &x, h, i, p, out, &lse);
-                worst = fmax(worst, fabs(lse - (double)x.lse[h * n + i]));
+                row_of(&g, x, h, i, p, out, &lse);
+                worst = fmax(worst, fabs(lse - (double)x->lse[h * n + i]));
                 for (int64_t c = 0; c < d; c++) {
-                    worst = fmax(worst, fabs(out[c] - (double)x.out[(h * n + i) * d + c]));
+                    worst = fmax(worst, fabs(out[c] - (double)x->out[(h * n + i) * d + c]));
                 }
             }
         }
     }
-    CHECK(worst < 5e-5, "n %lld of %lld trained: off by %g", (long long)n, (long long)trained, worst);
+    CHECK(worst < 5e-5, "n %lld of %lld trained: off by %g", (long long)n, (long long)g.trained, worst);
     free(p);
+}
+
+static void formula_holds_everywhere(fv_context *ctx) {
+    static const struct {
+        fv_gali g;
+        int64_t n, h_kv, d;
+    } set[] = {{{.trained = 64, .local = 16, .chunk = 32, .rope_base = 1e4}, 1, 2, 32},
+               {{.trained = 64, .local = 16, .chunk = 32, .rope_base = 1e4}, 65, 2, 32},
+               {{.trained = 63, .local = 10, .chunk = 37, .rope_base = 1e4, .interleaved = true}, 200, 4, 64},
+               {{.trained = 128, .local = 32, .chunk = 100, .rope_base = 1e4}, 500, 2, 64}};
+    for (int k = 0; k < 4; k++) {
+        heads x = heads_make((uint64_t)set[k].n, 4, set[k].h_kv, set[k].n, set[k].d);
+        formula_holds(ctx, set[k].g, &x);
+        heads_free(&x);
+    }
+    heads x = heads_real(4, 2, 400); /* turned back to what the model had before its positions */
+    for (int64_t r = 0; r < 6 * x.n; r++) {
+        float *row = r < 4 * x.n ? x.q + r * x.d : x.k + (r - 4 * x.n) * x.d;
+        double turned[REAL_D];
+        rotated(row, x.d, -(double)(r % x.n), 1e6, true, turned);
+        for (int c = 0; c < REAL_D; c++) {
+            row[c] = (float)turned[c];
+        }
+    }
+    formula_holds(ctx, (fv_gali){.trained = 150, .local = 40, .chunk = 100, .rope_base = 1e6, .interleaved = true}, &x);
     heads_free(&x);
 }
 
@@ -164,15 +183,15 @@ static void noise_holds(fv_context *ctx) {
     heads_free(&x);
 }
 
-static void positions_hold(fv_context *ctx, const char *directory) {
+static void positions_hold(fv_context *ctx) {
     static const int64_t made[][3] = {{64, 16, 100}, {64, 0, 65}, {96, 32, 700}, {128, 120, 300}, {128, 20, 128}};
     for (int k = 0; k < 5; k++) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%d.npy", directory, k);
-        npy_array a = npy_golden(path);
+        char name[32];
+        snprintf(name, sizeof name, "select/gali/%d", k);
+        npy_array a = npy_golden(name);
         double *p = malloc((size_t)made[k][2] * sizeof *p), worst = 0;
         CHECK(fv_gali_positions(ctx, made[k][0], made[k][1], made[k][2], p) == FV_OK, "%s", fv_message(ctx));
-        CHECK(a.rank == 1 && a.shape[0] == made[k][2], "%s has another shape", path);
+        CHECK(a.rank == 1 && a.shape[0] == made[k][2], "%s has another shape", name);
         for (int64_t j = 0; a.data != NULL && j < made[k][2]; j++) {
             double want;
             memcpy(&want, a.data + j * 8, 8);
@@ -184,16 +203,13 @@ static void positions_hold(fv_context *ctx, const char *directory) {
     }
 }
 
-int main(int argc, char **argv) {
+int main(void) {
     fv_context *ctx;
-    if (argc != 2 || fv_context_create(NULL, &ctx) != FV_OK) {
+    if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
-    positions_hold(ctx, argv[1]);
-    formula_holds(ctx, 1, 64, 16, 32, 2, 32, false);
-    formula_holds(ctx, 65, 64, 16, 32, 2, 32, false);
-    formula_holds(ctx, 200, 63, 10, 37, 4, 64, true);
-    formula_holds(ctx, 500, 128, 32, 100, 2, 64, false);
+    positions_hold(ctx);
+    formula_holds_everywhere(ctx);
     trained_is_plain(ctx);
     noise_holds(ctx);
     fv_gali bad = {.h_q = 1, .h_kv = 1, .n = 4, .d_k = 4, .d_v = 4, .trained = 8, .local = 8, .chunk = 1, .rope_base = 1e4};

@@ -2,6 +2,7 @@
  *
  * The official code is a model's forward pass on a GPU (flash-attn), and ranks in the rotation of a chunk's own positions: there
  * is no golden selection, its formulas are followed here without rotation. */
+#include "heads_test.h"
 #include "structured_test.h"
 
 /* c of chunk b: what the mean of the chunk's own, unmasked attention finds among its keys. */
@@ -34,7 +35,12 @@ static void summary_of(const heads *x, int64_t head, int64_t chunk, int64_t b, d
     free(mean);
 }
 
-static void holds(fv_context *ctx, heads *x, int64_t chunk, int64_t length) {
+typedef struct setting {
+    int64_t chunk, length;
+} setting;
+
+static void holds(fv_context *ctx, const void *arg, heads *x) {
+    const int64_t chunk = ((const setting *)arg)->chunk, length = ((const setting *)arg)->length;
     char recipe[96];
     snprintf(recipe, sizeof recipe, "prefill=longheads:chunk=%d:length=%d:fallback=0", (int)chunk, (int)length);
     selection s = select_all(ctx, recipe, x, true);
@@ -103,15 +109,9 @@ int main(void) {
     if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
-    static const int64_t length[] = {1, 63, 65, 200, 700};
-    for (int i = 0; i < 5; i++) {
-        for (int kind = 0; kind < 2; kind++) {
-            heads x =
-                (kind ? heads_structured : heads_make)((uint64_t)(i + 10 * kind), 4, i % 2 ? 4 : 2, length[i], i % 2 ? 64 : 32);
-            holds(ctx, &x, 64, 256);
-            holds(ctx, &x, 128, 500);
-            heads_free(&x);
-        }
+    static const setting set[] = {{64, 256}, {128, 500}};
+    for (int i = 0; i < 2; i++) {
+        on_all_heads(ctx, heads_structured, holds, &set[i]);
     }
     late_rows_hold(ctx);
     heads x = heads_structured(3, 4, 2, 900, 32);

@@ -98,60 +98,32 @@ static void recipe_of(setting set, char *recipe, size_t size) {
     snprintf(recipe, size, form[set.kind], (int)set.first, (int)set.second);
 }
 
-static void holds(fv_context *ctx, setting set) {
-    static const struct {
-        int64_t h_q, h_kv, n, d;
-    } size[] = {{4, 2, 1, 32}, {2, 2, 63, 64}, {4, 2, 65, 32}, {4, 2, 200, 64}, {2, 1, 700, 32}, {2, 2, 900, 64}};
+static void holds(fv_context *ctx, const void *set, heads *x) {
     char recipe[120];
-    recipe_of(set, recipe, sizeof recipe);
-    for (int i = 0; i < 6; i++) {
-        for (int structured = 0; structured < 2; structured++) {
-            heads x = (structured ? heads_structured : heads_make)((uint64_t)(size[i].n + 5), size[i].h_q, size[i].h_kv,
-                                                                   size[i].n, size[i].d);
-            selection s = selects(ctx, recipe, &x, by_pattern, &set);
-            free(s.at);
-            heads_free(&x);
-        }
-    }
+    recipe_of(*(const setting *)set, recipe, sizeof recipe);
+    selection s = selects(ctx, recipe, x, by_pattern, set);
+    free(s.at);
 }
 
 /* The code's columns and diagonals, bytes (heads, 2, n): by key and by distance. */
-static void golden_lines_hold(fv_context *ctx, const char *directory) {
-    heads x = heads_make(13, 2, 1, 1500, 32);
-    char path[512];
-    snprintf(path, sizeof path, "%s/lines.npy", directory);
-    npy_array golden = npy_golden(path);
-    selection s = select_all(ctx, "prefill=minference:vertical=40:slash=120:fallback=0", &x, true);
-    unsigned char *expected = calloc((size_t)(x.n * x.n), 1);
+static void golden_lines_hold(fv_context *ctx, const char *name, const char *recipe, const heads *x) {
+    npy_array golden = npy_golden(name);
+    selection s = select_all(ctx, recipe, x, true);
+    unsigned char *expected = calloc((size_t)(x->n * x->n), 1);
     int64_t differ = 0;
-    CHECK(golden.rank == 3 && golden.shape[0] == 2 && golden.shape[1] == 2 && golden.shape[2] == x.n, "%s has another shape",
-          path);
+    CHECK(golden.rank == 3 && golden.shape[0] == 2 && golden.shape[1] == 2 && golden.shape[2] == x->n, "%s has another shape",
+          name);
     for (int64_t head = 0; head < 2 && golden.data != NULL; head++) {
-        expand_lines(x.n, golden.data + 2 * head * x.n, golden.data + (2 * head + 1) * x.n, expected);
-        for (int64_t p = 0; p < x.n * x.n; p++) {
-            differ += p % x.n <= p / x.n && expected[p] != s.at[head * x.n * x.n + p];
+        expand_lines(x->n, golden.data + 2 * head * x->n, golden.data + (2 * head + 1) * x->n, expected);
+        for (int64_t p = 0; p < x->n * x->n; p++) {
+            differ += p % x->n <= p / x->n && expected[p] != s.at[head * x->n * x->n + p];
         }
     }
-    CHECK(differ == 0, "%lld pairs differ from those of the official code's columns and diagonals", (long long)differ);
+    CHECK(differ == 0, "%s: %lld pairs differ from those of the official code's columns and diagonals", recipe,
+          (long long)differ);
     free(expected);
     free(golden.data);
     free(s.at);
-    heads_free(&x);
-}
-
-static prepared prepare_recipe(fv_context *ctx, fv_recipe *recipe, const heads *x) {
-    prepared p = {.recipe = recipe};
-    fv_problem problem = fv_problem_default();
-    problem.h_q = x->h_q;
-    problem.h_kv = x->h_kv;
-    problem.n_q = problem.n_kv = x->n;
-    problem.d_k = problem.d_v = x->d;
-    problem.causal = true;
-    problem.recipe = recipe;
-    CHECK(fv_plan_create(ctx, &problem, &p.plan) == FV_OK, "%s", fv_message(ctx));
-    p.bytes = fv_plan_workspace(p.plan);
-    p.workspace = aligned_alloc(64, (p.bytes + 63) / 64 * 64);
-    return p;
 }
 
 /* Heads of a profile have the patterns that it gives them; numbers beyond reason are no harm. */
@@ -167,7 +139,8 @@ static void profile_holds(fv_context *ctx) {
     selection mixed = {4, x.n, calloc((size_t)(4 * x.n), (size_t)x.n), 0};
     prepared p = prepare(ctx, "prefill=minference:fallback=0", &x, x.n, true);
     CHECK(fv_recipe_attach(p.recipe, FV_PREFILL, profile) == FV_OK, "%s", fv_message(ctx));
-    prepared q = prepare_recipe(ctx, p.recipe, &x);
+    prepared q = {.recipe = p.recipe};
+    plan_prepared(ctx, &q, "a profile of minference", &x);
     fv_run run = part_run(&x, 0, x.n, x.n);
     CHECK(fv_plan_index(q.plan, &run, q.workspace, q.bytes, take_tile, &mixed) == FV_OK, "%s", fv_message(ctx));
     for (int head = 0; head < 4; head++) {
@@ -198,22 +171,24 @@ static void second_prompt_holds(fv_context *ctx) {
     heads_free(&x);
 }
 
-int main(int argc, char **argv) {
+int main(void) {
     fv_context *ctx;
     /* two threads on every machine, so that tiles are folded side by side: see test_dilated.c */
     const fv_context_options two = {.threads = 2};
-    if (argc < 2 || fv_context_create(&two, &ctx) != FV_OK) {
-        printf("needs the folder of the official code's selections\n");
+    if (fv_context_create(&two, &ctx) != FV_OK) {
         return 1;
     }
     static const setting set[] = {{0, 40, 120}, {0, 100, 300}, {0, 0, 0}, {1, 3, 0}, {1, 8, 0}, {2, 20, 90}, {2, 0, 1}};
     for (int i = 0; i < 7; i++) {
-        holds(ctx, set[i]);
+        on_all_heads(ctx, heads_structured, holds, &set[i]);
     }
-    golden_lines_hold(ctx, argv[1]);
-    heads g = heads_make(13, 2, 1, 1500, 32);
-    golden_blocks_hold(ctx, argv[1], "blocks", "prefill=minference:kind=1:blocks=10:fallback=0", &g, 64);
+    heads g = heads_make(13, 2, 1, 1500, 32), r = heads_real(2, 1, 1500);
+    golden_lines_hold(ctx, "select/minference/lines", "prefill=minference:vertical=40:slash=120:fallback=0", &g);
+    golden_lines_hold(ctx, "select/minference/real-lines", "prefill=minference:vertical=60:slash=150:fallback=0", &r);
+    golden_blocks_hold(ctx, "select/minference/blocks", "prefill=minference:kind=1:blocks=10:fallback=0", &g, 64);
+    golden_blocks_hold(ctx, "select/minference/real-blocks", "prefill=minference:kind=1:blocks=7:fallback=0", &r, 64);
     heads_free(&g);
+    heads_free(&r);
     profile_holds(ctx);
     second_prompt_holds(ctx);
     heads x = heads_structured(5, 4, 2, 1300, 32);

@@ -4,8 +4,8 @@
  * The set is read off the run itself: V is one-hot, 64 keys at a time, so that an output is the weight of a key. That holds for
  * rules, and for what is left out while scores are folded, as well. A new method of the prefill axis adds its line to `choices`.
  */
-#include "index_test.h"
-#include "npy_golden.h"
+#include "heads_test.h"
+#include "profiled_test.h"
 
 enum { N = 768, D = 64, HEADS = 3, WORDS = N / 64, METHODS = 64 };
 
@@ -103,14 +103,7 @@ static fv_status find_profile(fv_context *ctx, const choice *c, fv_recipe *recip
                                       .prompts = 1,
                                       .budget = c->budget};
     const fv_run run = part_run(x, 0, c->calibrate, c->calibrate);
-    fv_calibration *calibration = NULL;
-    fv_profile *profile = NULL;
-    fv_status status = fv_calibration_create(ctx, recipe, &o, &calibration);
-    status = status == FV_OK ? fv_calibration_add(calibration, &run) : status;
-    status = status == FV_OK ? fv_calibration_find(calibration, &profile) : status;
-    status = status == FV_OK ? fv_recipe_attach(recipe, FV_PREFILL, profile) : status;
-    fv_calibration_destroy(calibration);
-    return status;
+    return attach_found(ctx, recipe, &o, &run);
 }
 
 static bool bind(fv_context *ctx, const choice *c, const heads *x, bound *b) {
@@ -301,39 +294,15 @@ static void no_two_are_equal(weighed *const *set, int sets) {
            set[other]->c->name, 100 * most);
 }
 
-static bool recorded(heads *x) {
-    const char *path[3] = {"tests/golden/real/q.npy", "tests/golden/real/k.npy", "tests/golden/real/v.npy"};
-    *x = heads_make(7, HEADS, 1, N, D);
-    float *out[3] = {x->q, x->k, x->v};
-    for (int side = 0; side < 3; side++) {
-        npy_array a = npy_golden(path[side]);
-        int64_t h = side == 0 ? HEADS : 1;
-        bool fits = a.data != NULL && strcmp(a.type, "<f2") == 0 && a.shape[0] == h && a.shape[1] == N && a.shape[2] == D;
-        CHECK(fits, "%s is not (%d, %d, %d) of f16", path[side], (int)h, N, D);
-        if (!fits) {
-            free(a.data);
-            return false;
-        }
-        for (int64_t i = 0; i < h * N * D; i++) {
-            uint16_t half = (uint16_t)(a.data[2 * i] + 256 * a.data[2 * i + 1]);
-            int exponent = half >> 10 & 31;
-            float size = exponent == 0 ? ldexpf(half & 1023, -24) : ldexpf((half & 1023) + 1024, exponent - 25);
-            out[side][i] = half >> 15 ? -size : size;
-        }
-        free(a.data);
-    }
-    return true;
-}
-
 int main(void) {
     fv_context *ctx;
     if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
-    heads x;
+    heads x = heads_real(HEADS, 1, N);
     weighed *set[METHODS];
     int sets = 0;
-    bool read = recorded(&x);
+    bool read = failures == 0;
     const fv_method *m;
     for (int i = 0; read && (m = fv_method_at(i)) != NULL; i++) {
         if (!(m->axes & FV_AXIS_PREFILL) || m->not_a_choice != NULL) {

@@ -1,10 +1,16 @@
 /* test_row_topk.c - each row's k largest scores, against sorting them in double. */
+#include "heads_test.h"
 #include "index_test.h"
 
-/* Whether row i of the head takes key j: 1 or 0, and -1 where it is too near the k-th score to tell. `score` has the row's. */
-static int takes(const double *score, int64_t n, int64_t k, int64_t j) {
+/* Whether row i of the head takes key j: 1 or 0, and -1 where it is too near the k-th score to tell. `score` has the row's, `kth`
+ * is the k-th largest of more than k. */
+static int takes(const double *score, int64_t n, int64_t k, double kth, int64_t j) {
     int64_t before = 0, near = 0;
-    for (int64_t l = 0; l < n && n > k; l++) {
+    const double margin = 1e-4 * fmax(1, fmax(fabs(kth), fabs(score[j])));
+    if (n <= k || fabs(score[j] - kth) > margin) {
+        return n <= k || score[j] > kth;
+    }
+    for (int64_t l = 0; l < n; l++) {
         bool tie = l != j && score[l] != score[j] && fabs(score[l] - score[j]) < 1e-5 * fmax(1, fabs(score[j]));
         before += !tie && (score[l] > score[j] || (score[l] == score[j] && l < j));
         near += tie;
@@ -12,7 +18,22 @@ static int takes(const double *score, int64_t n, int64_t k, int64_t j) {
     return before >= k ? 0 : before + near < k ? 1 : -1;
 }
 
-static void holds(fv_context *ctx, int64_t k, heads *x) {
+static int descending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x < y) - (x > y);
+}
+
+static double kth_of(const double *score, int64_t n, int64_t k) {
+    double *sorted = malloc((size_t)n * sizeof *sorted), kth = 0;
+    memcpy(sorted, score, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, descending);
+    kth = n > k ? sorted[k - 1] : 0;
+    free(sorted);
+    return kth;
+}
+
+static void holds(fv_context *ctx, const void *arg, heads *x) {
+    const int64_t k = *(const int64_t *)arg;
     char recipe[80];
     snprintf(recipe, sizeof recipe, "prefill=row-topk:k=%d:fallback=0", (int)k);
     selection s = select_all(ctx, recipe, x, true);
@@ -26,8 +47,9 @@ static void holds(fv_context *ctx, int64_t k, heads *x) {
                 score[j] += (double)x->q[r * x->d + c] * x->k[(kv * x->n + j) * x->d + c];
             }
         }
+        double kth = kth_of(score, i + 1, k);
         for (int64_t j = 0; j < x->n; j++) {
-            int want = j <= i ? takes(score, i + 1, k, j) : 0;
+            int want = j <= i ? takes(score, i + 1, k, kth, j) : 0;
             taken += s.at[r * x->n + j];
             unclear += want < 0;
             CHECK(want < 0 || s.at[r * x->n + j] == want, "%s, n %lld: row %lld and key %lld of head %lld", recipe,
@@ -40,6 +62,15 @@ static void holds(fv_context *ctx, int64_t k, heads *x) {
     chunks_hold(ctx, recipe, x, &s, 64);
     free(score);
     free(s.at);
+}
+
+/* Some keys are equal: the earlier is taken. */
+static heads repeated(uint64_t seed, int64_t h_q, int64_t h_kv, int64_t n, int64_t d) {
+    heads x = heads_make(seed, h_q, h_kv, n, d);
+    for (int64_t r = 1; r < h_kv * n; r += 3) {
+        memcpy(x.k + r * d, x.k + (r - 1) * d, (size_t)d * sizeof(float));
+    }
+    return x;
 }
 
 /* An index that takes all keys is cut to what its tile can see: the blocks up to its own. */
@@ -66,17 +97,9 @@ int main(void) {
     if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
-    static const int64_t length[] = {1, 63, 65, 200, 330}, k[] = {1, 7, 64, 300};
-    for (int i = 0; i < 5; i++) {
-        for (int j = 0; j < 4; j++) {
-            heads x = heads_make((uint64_t)(i + 1), 4, j % 2 ? 4 : 2, length[i], j % 2 ? 64 : 32);
-            holds(ctx, k[j], &x);
-            for (int64_t r = 1; r < x.h_kv * x.n; r += 3) { /* equal keys: the earlier is taken */
-                memcpy(x.k + r * x.d, x.k + (r - 1) * x.d, (size_t)x.d * sizeof(float));
-            }
-            holds(ctx, k[j], &x);
-            heads_free(&x);
-        }
+    static const int64_t k[] = {1, 7, 64, 300};
+    for (int i = 0; i < 4; i++) {
+        on_all_heads(ctx, repeated, holds, &k[i]);
     }
     heads x = heads_make(9, 4, 2, 500, 32);
     dense_holds(ctx, "prefill=row-topk:k=500:fallback=0", &x);

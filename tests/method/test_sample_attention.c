@@ -34,16 +34,13 @@ static void columns_and_window(const void *arg, const heads *x, int64_t head, un
     rows_from(arg, x, head, 0, expected);
 }
 
-static void holds(fv_context *ctx, setting set, int64_t h_q, int64_t h_kv, int64_t n, int64_t d) {
+static void holds(fv_context *ctx, const void *arg, heads *x) {
+    const setting *set = arg;
     char recipe[120];
-    snprintf(recipe, sizeof recipe, "prefill=sample-attention:alpha=%g:rows=%g:window=%g:fallback=0", set.alpha, set.rows,
-             set.window);
-    for (int structured = 0; structured < 2; structured++) {
-        heads x = (structured ? heads_structured : heads_make)((uint64_t)(n + 29), h_q, h_kv, n, d);
-        selection s = selects(ctx, recipe, &x, columns_and_window, &set);
-        free(s.at);
-        heads_free(&x);
-    }
+    snprintf(recipe, sizeof recipe, "prefill=sample-attention:alpha=%g:rows=%g:window=%g:fallback=0", set->alpha, set->rows,
+             set->window);
+    selection s = selects(ctx, recipe, x, columns_and_window, set);
+    free(s.at);
 }
 
 /* A second prompt over a cache samples its own rows, no fewer than 64. */
@@ -74,11 +71,7 @@ int main(void) {
     }
     static const setting set[] = {{0.95, 0.05, 0.08}, {0.5, 0.125, 0.1}, {0.7, 1, 0}, {0.3, 0.01, 0.3}};
     for (int i = 0; i < 4; i++) {
-        holds(ctx, set[i], 4, 2, 1, 32);
-        holds(ctx, set[i], 2, 2, 63, 64);
-        holds(ctx, set[i], 4, 2, 65, 32);
-        holds(ctx, set[i], 4, 2, 200, 64);
-        holds(ctx, set[i], 2, 1, 700, 32);
+        on_all_heads(ctx, heads_structured, holds, &set[i]);
     }
     second_prompt_holds(ctx);
     heads x = heads_structured(5, 4, 2, 900, 32);

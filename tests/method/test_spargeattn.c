@@ -1,8 +1,8 @@
 /* test_spargeattn.c - SpargeAttn: its blocks against a reference in double that takes cosines pair by pair, and against the map
  * of the official code (its function get_block_map_meansim, see tests/golden/select/README); its second stage against a walk over
  * scores, row by row. */
+#include "heads_test.h"
 #include "index_test.h"
-#include "npy_golden.h"
 
 typedef struct setting {
     double sim, cdf, topk;
@@ -62,24 +62,39 @@ static double pool(const float *x, int64_t from, int64_t to, int64_t d, const do
 
 enum { OFF, ON, EITHER };
 
-/* What the queries from..to-1 of block t (of 128 positions) take of each key block: OFF, ON, or EITHER at a tie. */
-static void reference_tile(const heads *x, const setting *s, int64_t head, int64_t from, int64_t to, int64_t t, bool causal,
-                           char *on) {
-    int64_t d = x->d, blocks = (x->n + 63) / 64, kv = head / (x->h_q / x->h_kv);
-    const float *k = x->k + kv * x->n * d;
-    double *centre = calloc((size_t)d, sizeof *centre), *zero = calloc((size_t)d, sizeof *zero),
-           *query = malloc((size_t)d * sizeof *query);
-    double *mean = malloc((size_t)d * sizeof *mean), *p = malloc((size_t)blocks * sizeof *p), top = -INFINITY, sum = 0;
+/* Key blocks of a head, all its keys together: means (blocks, d) and how alike they are. */
+typedef struct pooled {
+    int64_t blocks;
+    double *mean, *alike;
+} pooled;
+
+static pooled pool_keys(const heads *x, int64_t head) {
+    int64_t d = x->d, blocks = (x->n + 63) / 64;
+    const float *k = x->k + head / (x->h_q / x->h_kv) * x->n * d;
+    double *centre = calloc((size_t)d, sizeof *centre);
+    pooled p = {blocks, malloc((size_t)(blocks * d) * sizeof(double)), malloc((size_t)blocks * sizeof(double))};
     for (int64_t i = 0; i < x->n * d; i++) {
         centre[i % d] += k[i] / (double)x->n;
     }
+    for (int64_t b = 0; b < blocks; b++) {
+        p.alike[b] = pool(k, b * 64, b * 64 + 64 < x->n ? b * 64 + 64 : x->n, d, centre, p.mean + b * d);
+    }
+    free(centre);
+    return p;
+}
+
+/* What the queries from..to-1 of block t (of 128 positions) take of each key block: OFF, ON, or EITHER at a tie. */
+static void reference_tile(const heads *x, const setting *s, int64_t head, const pooled *keys, int64_t from, int64_t to,
+                           int64_t t, bool causal, char *on) {
+    int64_t d = x->d, blocks = keys->blocks;
+    double *zero = calloc((size_t)d, sizeof *zero), *query = malloc((size_t)d * sizeof *query);
+    double *p = malloc((size_t)blocks * sizeof *p), top = -INFINITY, sum = 0;
     double alike = pool(x->q + head * x->n * d, from, to, d, zero, query);
     for (int64_t b = 0; b < blocks; b++) {
-        double sim = pool(k, b * 64, b * 64 + 64 < x->n ? b * 64 + 64 : x->n, d, centre, mean);
-        on[b] = fabs(sim - s->sim) < 1e-5 ? EITHER : sim > s->sim ? OFF : ON;
+        on[b] = fabs(keys->alike[b] - s->sim) < 1e-5 ? EITHER : keys->alike[b] > s->sim ? OFF : ON;
         p[b] = 0;
         for (int64_t c = 0; c < d; c++) {
-            p[b] += query[c] * mean[c] / sqrt((double)d);
+            p[b] += query[c] * keys->mean[b * d + c] / sqrt((double)d);
         }
         p[b] = on[b] != OFF || (causal && b >= (t + 1) * 2) ? -INFINITY : p[b];
         top = fmax(top, p[b]);
@@ -115,7 +130,7 @@ static void reference_tile(const heads *x, const setting *s, int64_t head, int64
     if (causal && first != ON) {
         on[2 * t] = first == OFF ? ON : EITHER;
     }
-    free(centre), free(zero), free(query), free(mean), free(p);
+    free(zero), free(query), free(p);
 }
 
 /* Counts tiles and blocks of the rows from.. on that differ from the reference; `ties` the blocks it leaves open. */
@@ -123,9 +138,10 @@ static int64_t differs(const heads *x, const setting *s, const selection *got, i
     int64_t blocks = (x->n + 63) / 64, wrong = 0;
     char *on = malloc((size_t)blocks);
     for (int64_t head = 0; head < x->h_q; head++) {
+        pooled keys = pool_keys(x, head);
         for (int64_t t = first_row / 128; t * 128 < x->n; t++) {
             int64_t from = t * 128 > first_row ? t * 128 : first_row, to = (t + 1) * 128 < x->n ? (t + 1) * 128 : x->n;
-            reference_tile(x, s, head, from, to, t, causal, on);
+            reference_tile(x, s, head, &keys, from, to, t, causal, on);
             for (int64_t b = 0; b < blocks; b++) {
                 *ties += on[b] == EITHER;
                 for (int64_t i = from; i < to && on[b] != EITHER; i++) {
@@ -135,12 +151,13 @@ static int64_t differs(const heads *x, const setting *s, const selection *got, i
                 }
             }
         }
+        free(keys.mean), free(keys.alike);
     }
     free(on);
     return wrong;
 }
 
-static void holds(fv_context *ctx, const setting *s, heads *x, bool causal) {
+static void holds_if(fv_context *ctx, const setting *s, heads *x, bool causal) {
     char recipe[200];
     recipe_of(s, 0, recipe, sizeof recipe);
     int64_t ties = 0;
@@ -162,38 +179,46 @@ static void holds(fv_context *ctx, const setting *s, heads *x, bool causal) {
     free(got.at);
 }
 
-static void golden_holds(fv_context *ctx, const char *directory) {
-    static const struct {
-        setting s;
-        const char *name;
-    } kept[] = {{{0.6, 0.98, 0, 0}, "cdf98"}, {{0.3, 0.7, 0, 1}, "cdf70_sink"}, {{-0.1, 0, 0.5, 0}, "topk50"}};
-    heads x = structured(77, 2, 1, 1000, 64);
-    for (int i = 0; i < 3; i++) {
-        char recipe[200];
-        recipe_of(&kept[i].s, 0, recipe, sizeof recipe);
-        selection got = select_all(ctx, recipe, &x, true);
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s.npy", directory, kept[i].name);
-        npy_array map = npy_golden(path);
-        CHECK(map.rank == 3 && map.shape[0] == 2 && map.shape[1] == 8 && map.shape[2] == 16, "%s: another shape", path);
-        int64_t wrong = 0;
-        for (int64_t t = 0; t < 2 * 8 && map.data != NULL;
-             t++) { /* where the code leaves first rows without keys, we add a block */
-            unsigned char *on = map.data + t * 16, any = 0;
-            for (int64_t b = 0; b <= t % 8 * 2; b++) {
-                any |= on[b];
-            }
-            on[t % 8 * 2] |= !any;
+static void holds(fv_context *ctx, const void *set, heads *x) {
+    holds_if(ctx, set, x, true);
+    holds_if(ctx, set, x, false);
+}
+
+/* The official map: bytes (heads, blocks of 128 queries, blocks of 64 keys). */
+static void golden_holds(fv_context *ctx, const char *name, const setting *s, const heads *x) {
+    char recipe[200];
+    recipe_of(s, 0, recipe, sizeof recipe);
+    selection got = select_all(ctx, recipe, x, true);
+    npy_array map = npy_golden(name);
+    int64_t tiles = (x->n + 127) / 128, blocks = (x->n + 63) / 64, wrong = 0;
+    bool fits = map.rank == 3 && map.shape[0] == x->h_q && map.shape[1] == tiles && map.shape[2] == blocks;
+    CHECK(fits, "%s.npy: another shape", name);
+    for (int64_t t = 0; t < x->h_q * tiles && fits; t++) { /* where the code leaves first rows without keys, we add a block */
+        unsigned char *on = map.data + t * blocks, any = 0;
+        for (int64_t b = 0; b <= t % tiles * 2; b++) {
+            any |= on[b];
         }
-        for (int64_t j = 0; j < 2 * 1000 * 1000 && map.data != NULL; j++) {
-            int64_t head = j / 1000000, row = j / 1000 % 1000, key = j % 1000;
-            wrong += got.at[j] != (key <= row && map.data[(head * 8 + row / 128) * 16 + key / 64]);
-        }
-        CHECK(wrong == 0, "%s: %lld pairs differ from the official map", kept[i].name, (long long)wrong);
-        free(map.data);
-        free(got.at);
+        on[t % tiles * 2] |= !any;
     }
+    for (int64_t j = 0; j < x->h_q * x->n * x->n && fits; j++) {
+        int64_t head = j / x->n / x->n, row = j / x->n % x->n, key = j % x->n;
+        wrong += got.at[j] != (key <= row && map.data[(head * tiles + row / 128) * blocks + key / 64]);
+    }
+    CHECK(wrong == 0, "%s: %lld pairs differ from the official map", name, (long long)wrong);
+    free(map.data);
+    free(got.at);
+}
+
+static void goldens_hold(fv_context *ctx) {
+    heads x = structured(77, 2, 1, 1000, 64), r = heads_real(2, 1, 1500);
+    golden_holds(ctx, "select/spargeattn/cdf98", &(setting){0.6, 0.98, 0, 0}, &x);
+    golden_holds(ctx, "select/spargeattn/cdf70_sink", &(setting){0.3, 0.7, 0, 1}, &x);
+    golden_holds(ctx, "select/spargeattn/topk50", &(setting){-0.1, 0, 0.5, 0}, &x);
+    golden_holds(ctx, "select/spargeattn/real-cdf98", &(setting){0.3, 0.98, 0, 0}, &r);
+    golden_holds(ctx, "select/spargeattn/real-cdf70_sink", &(setting){0.1, 0.7, 0, 1}, &r);
+    golden_holds(ctx, "select/spargeattn/real-topk50", &(setting){-0.1, 0, 0.5, 0}, &r);
     heads_free(&x);
+    heads_free(&r);
 }
 
 /* ---- the second stage ---------------------------------------------------------------------------------------------- */
@@ -230,17 +255,17 @@ static bool walk(const heads *x, const selection *s, int64_t head, int64_t i, do
     return clear;
 }
 
-static void second_stage_holds(fv_context *ctx, int64_t n, double pv, int64_t step) {
+static void second_stage_holds(fv_context *ctx, heads x, double pv, int64_t step) {
     setting s = {0.3, 0.9, 0, 0};
     char recipe[200];
-    heads x = structured((uint64_t)n, 2, 1, n, 32);
+    const int64_t n = x.n;
     recipe_of(&s, pv, recipe, sizeof recipe);
     selection got = select_all(ctx, recipe, &x, true);
     fv_run_stats stats = heads_run(ctx, recipe, &x);
     int64_t blocks = (n + 63) / 64, kept = 0, unclear = 0, skipped = 0;
     unsigned char *skips = calloc((size_t)(n * blocks), 1);
-    double worst = 0, out[32];
-    for (int64_t head = 0; head < 2; head++) {
+    double worst = 0, out[64];
+    for (int64_t head = 0; head < x.h_q; head++) {
         skipping arg = {&got, skips, head, blocks};
         for (int64_t i = 0; i < n; i++) {
             bool clear = (i % step == 0 || step == 1) && walk(&x, &got, head, i, pv, skips + i * blocks);
@@ -252,8 +277,8 @@ static void second_stage_holds(fv_context *ctx, int64_t n, double pv, int64_t st
             }
             double lse = clear ? reference_row(&x, head, i, sees_unskipped, &arg, out) : x.lse[head * n + i];
             worst = fmax(worst, fabs(lse - x.lse[head * n + i]));
-            for (int64_t c = 0; c < 32 && clear; c++) {
-                worst = fmax(worst, fabs(out[c] - x.out[(head * n + i) * 32 + c]));
+            for (int64_t c = 0; c < x.d && clear; c++) {
+                worst = fmax(worst, fabs(out[c] - x.out[(head * n + i) * x.d + c]));
             }
         }
     }
@@ -282,28 +307,21 @@ static void values_stay_unread(fv_context *ctx) {
     heads_free(&x);
 }
 
-int main(int argc, char **argv) {
+int main(void) {
     fv_context *ctx;
-    if (argc < 2 || fv_context_create(NULL, &ctx) != FV_OK) {
+    if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
     static const setting settings[] = {
         {0.6, 0.98, 0, 0}, {0.3, 0.7, 0, 1}, {-0.1, 0.5, 0.5, 0}, {0.2, 0, 0, 0}, {0.5, 0.98, 0.01, 0}};
-    static const int64_t length[] = {1, 63, 65, 200, 700};
     for (int i = 0; i < 5; i++) {
-        for (int k = 0; k < 5; k++) {
-            heads x = structured((uint64_t)(i + 1), 4, k % 2 ? 4 : 2, length[i], k % 2 ? 64 : 32);
-            holds(ctx, &settings[k], &x, true);
-            holds(ctx, &settings[k], &x, false);
-            heads_free(&x);
-        }
+        on_all_heads(ctx, structured, holds, &settings[i]);
     }
     heads x = heads_make(9, 4, 2, 500, 32);
-    holds(ctx, &settings[0], &x, true);
     dense_holds(ctx, "prefill=spargeattn:cdf=1:pv=0:fallback=0", &x);
     dense_holds(ctx, "prefill=spargeattn:topk=1:pv=0:sim=-1:fallback=0", &x);
     heads_free(&x);
-    golden_holds(ctx, argv[1]);
+    goldens_hold(ctx);
     x = structured(3, 4, 2, 1500, 32);
     double last = 1;
     for (int k = 1; k <= 16; k *= 2) {
@@ -314,9 +332,10 @@ int main(int argc, char **argv) {
         last = missing;
     }
     heads_free(&x);
-    second_stage_holds(ctx, 700, 4, 1);
-    second_stage_holds(ctx, 700, 12, 1);
-    second_stage_holds(ctx, 4300, 8, 61); /* a second piece: the maximum so far is that of both */
+    second_stage_holds(ctx, structured(700, 2, 1, 700, 32), 4, 1);
+    second_stage_holds(ctx, structured(700, 2, 1, 700, 32), 12, 1);
+    second_stage_holds(ctx, heads_real(3, 1, 700), 8, 1);
+    second_stage_holds(ctx, structured(4300, 2, 1, 4300, 32), 8, 61); /* a second piece: the maximum so far is that of both */
     values_stay_unread(ctx);
     fv_context_destroy(ctx);
     printf("%d failures\n", failures);

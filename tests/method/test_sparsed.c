@@ -1,7 +1,7 @@
 /* test_sparsed.c - SparseD's blocks: against mean softmax weights in double, against selections that its code made, and over
  * steps: full first, then the blocks of the last full step, whatever queries and keys have become. */
+#include "heads_test.h"
 #include "index_test.h"
-#include "npy_golden.h"
 
 typedef struct setting {
     int64_t n, block, generated;
@@ -141,17 +141,14 @@ static void selection_holds(const setting *s, const heads *x, const selection *g
     free(mass);
 }
 
-static void golden_holds(const setting *s, const selection *got, const char *directory, int number) {
+static void golden_holds(const setting *s, const selection *got, const char *name) {
     int64_t blocks = (s->n + s->block - 1) / s->block, pairs = got->h * blocks * blocks;
     unsigned char *at = malloc((size_t)pairs);
     for (int64_t i = 0; i < pairs; i++) {
         int64_t head = i / blocks / blocks, q = i / blocks % blocks * s->block, k = i % blocks * s->block;
         at[i] = got->at[(head * got->n + q) * got->n + k];
     }
-    char name[8];
-    snprintf(name, sizeof name, "%d", number);
-    int64_t differ = golden_differs(directory, name, at, pairs);
-    CHECK(differ == 0, "%s: %lld blocks differ from the official code's", recipe_of(s), (long long)differ);
+    golden_bits_hold(name, recipe_of(s), at, pairs);
     free(at);
 }
 
@@ -171,45 +168,77 @@ static void rows_hold(const setting *s, const heads *x, const selection *got, co
     free(out);
 }
 
-static void holds(fv_context *ctx, const setting *s, uint64_t seed, int64_t h_kv, int64_t d, bool local, const char *golden,
-                  int number) {
-    heads x = heads_make(seed, 4, h_kv, s->n, d), later = heads_make(seed + 100, 4, h_kv, s->n, d);
-    for (int64_t i = 0; local && i < 4 * s->n; i++) { /* sinks and locality: positions turn one plane of q and k */
-        double angle = 0.02 * (double)(i % s->n);
-        float *q = x.q + i * d, *k = i < h_kv * s->n ? x.k + i * d : NULL;
-        q[0] = (float)(9 * cos(angle));
-        q[1] = (float)(9 * sin(angle));
-        if (k != NULL) {
-            k[0] = i % s->n < 4 ? 9 : (float)(5 * cos(angle));
-            k[1] = i % s->n < 4 ? 9 : (float)(5 * sin(angle));
-        }
-    }
-    steps t = steps_make(ctx, s, &x);
-    size_t bytes = (size_t)(4 * s->n * d) * sizeof(float);
+/* On x, then on other queries and keys of later steps; `golden`: what the official code chose, or NULL. */
+static void holds(fv_context *ctx, const setting *s, heads *x, heads *later, const char *golden) {
+    steps t = steps_make(ctx, s, x);
+    size_t bytes = (size_t)(x->h_q * x->n * x->d) * sizeof(float);
     for (int step = 0; step <= LAST_FULL; step++) {
-        fv_run_stats stats = run_step(ctx, &t, &x, step);
-        CHECK(stats.exact_pairs == (uint64_t)(4 * s->n * s->n) && stats.fallback_tiles == 0, "step %d is not full", step);
+        fv_run_stats stats = run_step(ctx, &t, x, step);
+        CHECK(stats.exact_pairs == (uint64_t)(x->h_q * s->n * s->n) && stats.fallback_tiles == 0, "step %d is not full", step);
     }
     float *full = malloc(bytes);
-    memcpy(full, x.out, bytes);
-    heads_run_if(ctx, "", &x, false);
-    CHECK(memcmp(full, x.out, bytes) == 0, "%s: the full steps are not dense", recipe_of(s));
-    selection got = select_step(ctx, &t, &x, LAST_FULL + 1);
-    selection_holds(s, &x, &got);
+    memcpy(full, x->out, bytes);
+    heads_run_if(ctx, "", x, false);
+    CHECK(memcmp(full, x->out, bytes) == 0, "%s: the full steps are not dense", recipe_of(s));
+    selection got = select_step(ctx, &t, x, LAST_FULL + 1);
+    selection_holds(s, x, &got);
     if (golden != NULL) {
-        golden_holds(s, &got, golden, number);
+        golden_holds(s, &got, golden);
     }
-    fv_run_stats stats = run_step(ctx, &t, &x, LAST_FULL + 1);
+    fv_run_stats stats = run_step(ctx, &t, x, LAST_FULL + 1);
     CHECK(stats.fallback_tiles == 0, "%s: %d tiles fell back", recipe_of(s), (int)stats.fallback_tiles);
-    rows_hold(s, &x, &got, &stats);
-    CHECK(s->select < 1 || memcmp(full, x.out, bytes) == 0, "%s is not dense", recipe_of(s));
-    stats = run_step(ctx, &t, &later, LAST_FULL + 5); /* other queries and keys, the same blocks */
-    rows_hold(s, &later, &got, &stats);
+    rows_hold(s, x, &got, &stats);
+    CHECK(s->select < 1 || memcmp(full, x->out, bytes) == 0, "%s is not dense", recipe_of(s));
+    stats = run_step(ctx, &t, later, LAST_FULL + 5); /* other queries and keys, the same blocks */
+    rows_hold(s, later, &got, &stats);
     free(full);
     free(got.at);
     steps_free(&t);
+}
+
+/* Sinks and locality: positions turn one plane of q and k. */
+static heads local_heads(uint64_t seed, int64_t h_q, int64_t h_kv, int64_t n, int64_t d) {
+    heads x = heads_make(seed, h_q, h_kv, n, d);
+    for (int64_t i = 0; i < h_q * n; i++) {
+        double angle = 0.02 * (double)(i % n);
+        float *q = x.q + i * d, *k = i < h_kv * n ? x.k + i * d : NULL;
+        q[0] = (float)(9 * cos(angle));
+        q[1] = (float)(9 * sin(angle));
+        if (k != NULL) {
+            k[0] = i % n < 4 ? 9 : (float)(5 * cos(angle));
+            k[1] = i % n < 4 ? 9 : (float)(5 * sin(angle));
+        }
+    }
+    return x;
+}
+
+static void holds_made(fv_context *ctx, const setting *s, heads x, const char *golden) {
+    heads later = heads_make(100, x.h_q, x.h_kv, x.n, x.d);
+    holds(ctx, s, &x, &later, golden);
     heads_free(&x);
     heads_free(&later);
+}
+
+static void holds_everywhere(fv_context *ctx) {
+    static const setting official[] = {{500, 64, 100, 0.3}, {500, 32, 77, 0.5}, {700, 128, 0, 0.3}, {300, 32, 300, 0.25}},
+                         real[] = {{450, 64, 100, 0.3}, {450, 32, 77, 0.5}},
+                         more[] = {{1, 64, 0, 0.3},   {63, 32, 0, 0.5}, {65, 16, 20, 0.4}, {200, 8, 50, 0.2},
+                                   {200, 64, 0, 1.0}, {90, 32, 0, 1.0}, {700, 256, 0, 0.3}};
+    char name[40];
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "select/sparsed/%d", i);
+        holds_made(ctx, &official[i], heads_make((uint64_t)i + 1, 4, 2, official[i].n, 32), name);
+    }
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "select/sparsed/real-%d", i);
+        holds_made(ctx, &real[i], heads_real(4, 2, real[i].n), name);
+    }
+    for (int i = 0; i < 7; i++) {
+        int64_t h_kv = i % 2 ? 4 : 2, d = i % 2 ? 64 : 32;
+        holds_made(ctx, &more[i], heads_make((uint64_t)i + 20, 4, h_kv, more[i].n, d), NULL);
+        holds_made(ctx, &more[i], local_heads((uint64_t)i + 30, 4, h_kv, more[i].n, d), NULL);
+        holds_made(ctx, &more[i], heads_real(3, 1, more[i].n), NULL);
+    }
 }
 
 /* Steps that do not begin at 0 have nothing to reuse. */
@@ -251,21 +280,12 @@ static double missing(fv_context *ctx, double share, heads *x) {
     return sum / (double)(4 * x->n);
 }
 
-int main(int argc, char **argv) {
-    static const setting official[] = {{500, 64, 100, 0.3}, {500, 32, 77, 0.5}, {700, 128, 0, 0.3}, {300, 32, 300, 0.25}};
-    static const setting more[] = {{1, 64, 0, 0.3},   {63, 32, 0, 0.5}, {65, 16, 20, 0.4}, {200, 8, 50, 0.2},
-                                   {200, 64, 0, 1.0}, {90, 32, 0, 1.0}, {700, 256, 0, 0.3}};
+int main(void) {
     fv_context *ctx;
-    if (argc != 2 || fv_context_create(NULL, &ctx) != FV_OK) {
+    if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
-    for (int i = 0; i < 4; i++) {
-        holds(ctx, &official[i], (uint64_t)i + 1, 2, 32, false, argv[1], i);
-    }
-    for (int i = 0; i < 7; i++) {
-        holds(ctx, &more[i], (uint64_t)i + 20, i % 2 ? 4 : 2, i % 2 ? 64 : 32, false, NULL, 0);
-        holds(ctx, &more[i], (uint64_t)i + 30, i % 2 ? 4 : 2, i % 2 ? 64 : 32, true, NULL, 0);
-    }
+    holds_everywhere(ctx);
     fallback_holds(ctx);
     heads x = heads_make(5, 4, 2, 600, 32);
     double tenth = missing(ctx, 0.1, &x), more_of_it = missing(ctx, 0.4, &x), none = missing(ctx, 1.0, &x);

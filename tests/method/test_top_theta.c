@@ -1,8 +1,8 @@
 /* test_top_theta.c - Top-Theta: outputs and log-sum-exp against a reference in double written from the paper, and against what
  * the official code gives for the same thresholds (see tests/golden/select/README); its calibration; each row's top-k beside it.
  */
-#include "index_test.h"
-#include "npy_golden.h"
+#include "heads_test.h"
+#include "profiled_test.h"
 #include "select/theta_calibrate.h"
 
 typedef struct setting {
@@ -60,7 +60,8 @@ static bool reference(const heads *x, const setting *s, int64_t head, int64_t i,
     return clear;
 }
 
-static void holds(fv_context *ctx, const setting *s, heads *x) {
+static void holds(fv_context *ctx, const void *arg, heads *x) {
+    const setting *s = arg;
     char recipe[240];
     recipe_of(s, recipe, sizeof recipe);
     fv_run_stats stats = heads_run(ctx, recipe, x);
@@ -94,65 +95,60 @@ static void holds(fv_context *ctx, const setting *s, heads *x) {
 
 /* ---- the official code ---------------------------------------------------------------------------------------------- */
 
-static void run_profiled(fv_context *ctx, const setting *s, heads *x, const double *number, int64_t numbers) {
+static void run_profiled(fv_context *ctx, const setting *s, heads *x, const profiled *numbers) {
     char text[240];
     recipe_of(s, text, sizeof text);
-    fv_recipe *recipe = NULL;
-    fv_profile *profile = NULL;
-    bool right =
-        fv_recipe_parse(ctx, text, &recipe) == FV_OK && fv_profile_create(ctx, "top-theta", 1, x->h_q, &profile) == FV_OK;
-    for (int64_t head = 0; head < x->h_q && right; head++) {
-        right = fv_profile_set(profile, 0, head, number + head * numbers, numbers) == FV_OK;
-    }
-    right = right && fv_recipe_attach(recipe, FV_PREFILL, profile) == FV_OK;
-    CHECK(right, "%s", fv_message(ctx));
-    fv_problem problem = fv_problem_default();
-    problem.h_q = x->h_q;
-    problem.h_kv = x->h_kv;
-    problem.n_q = problem.n_kv = x->n;
-    problem.d_k = problem.d_v = x->d;
-    problem.causal = true;
-    problem.recipe = recipe;
-    fv_plan *plan = NULL;
-    CHECK(fv_plan_create(ctx, &problem, &plan) == FV_OK, "%s", fv_message(ctx));
-    size_t bytes = fv_plan_workspace(plan);
-    void *workspace = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    prepared p = prepare_profiled(ctx, text, numbers, x);
     fv_run run = part_run(x, 0, x->n, x->n);
-    CHECK(fv_plan_run(plan, &run, workspace, bytes) == FV_OK, "%s", fv_message(ctx));
-    free(workspace);
-    fv_plan_destroy(plan);
-    fv_recipe_destroy(recipe);
+    CHECK(fv_plan_run(p.plan, &run, p.workspace, p.bytes) == FV_OK, "%s: %s", text, fv_message(ctx));
+    prepared_free(&p);
 }
 
-static void golden_holds(fv_context *ctx, const char *directory) {
-    static const struct {
-        setting s;
-        const char *name;
-        bool last_only; /* exp-threshold: that code counts keys after the query as missing */
-    } kept[] = {{{0, 1, 0, 20, 0, 0}, "plain", false},
-                {{0, 1, 0, 20, 1, 1}, "exact_vmc", false},
-                {{0, 0.5, 0, 20, 1, 0}, "exact_half", false},
-                {{0, 0.25, 0, 20, 2, 1}, "threshold", true},
-                {{0, 2, 0, 20, 3, 1}, "offline_vmc", false}};
-    static const double number[2][9] = {{40, 0.5, 0.3, 60, 1, 0.7, 95, 2, 1.1}, {30, -1, 0.2, 70, 1.5, 0.9, 80, 2.5, 1.7}};
-    heads x = heads_make(41, 2, 1, 100, 32);
+typedef struct kept {
+    const char *name;
+    setting s;
+    bool last_only; /* exp-threshold: that code counts keys after the query as missing */
+} kept;
+
+static void golden_holds(fv_context *ctx, const kept *g, heads *x, const profiled *numbers) {
+    char name[48];
+    snprintf(name, sizeof name, "select/top-theta/%s", g->name);
+    npy_array want = npy_golden(name);
+    bool fits = want.rank == 3 && want.shape[0] == x->h_q && want.shape[1] == x->n && want.shape[2] == x->d;
+    CHECK(fits, "%s.npy: another shape", name);
+    run_profiled(ctx, &g->s, x, numbers);
+    double worst = 0;
+    for (int64_t j = 0; j < x->h_q * x->n * x->d && fits; j++) {
+        float value;
+        memcpy(&value, want.data + j * 4, 4);
+        bool told = !g->last_only || j / x->d % x->n == x->n - 1;
+        worst = told ? fmax(worst, fabs((double)value - x->out[j])) : worst;
+    }
+    CHECK(worst < 2e-5, "%s: off by %g", name, worst);
+    free(want.data);
+}
+
+static void goldens_hold(fv_context *ctx) {
+    static const kept random[] = {{"plain", {0, 1, 0, 20, 0, 0}, false},
+                                  {"exact_vmc", {0, 1, 0, 20, 1, 1}, false},
+                                  {"exact_half", {0, 0.5, 0, 20, 1, 0}, false},
+                                  {"threshold", {0, 0.25, 0, 20, 2, 1}, true},
+                                  {"offline_vmc", {0, 2, 0, 20, 3, 1}, false}},
+                      real[] = {{"real-plain", {0, 1, 0, 20, 0, 0}, false}, {"real-exact_vmc", {0, 1, 0, 20, 1, 1}, false}};
+    static const double number[2][9] = {{40, 0.5, 0.3, 60, 1, 0.7, 95, 2, 1.1}, {30, -1, 0.2, 70, 1.5, 0.9, 80, 2.5, 1.7}},
+                        of_real[2][9] = {{40, 8, 0.3, 60, 7.5, 0.7, 95, 7.25, 1.1}, {30, 6.5, 0.2, 70, 7, 0.9, 80, 5.75, 1.7}};
+    static const int64_t nine[] = {9, 9};
+    const profiled numbers = {"top-theta", (const double *const[]){number[0], number[1]}, nine},
+                   numbers_of_real = {"top-theta", (const double *const[]){of_real[0], of_real[1]}, nine};
+    heads x = heads_make(41, 2, 1, 100, 32), r = heads_real(2, 1, 120);
     for (int i = 0; i < 5; i++) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s.npy", directory, kept[i].name);
-        npy_array want = npy_golden(path);
-        CHECK(want.rank == 3 && want.shape[0] == 2 && want.shape[1] == 100 && want.shape[2] == 32, "%s: another shape", path);
-        run_profiled(ctx, &kept[i].s, &x, number[0], 9);
-        double worst = 0;
-        for (int64_t j = 0; j < 2 * 100 * 32 && want.data != NULL; j++) {
-            float value;
-            memcpy(&value, want.data + j * 4, 4);
-            bool told = !kept[i].last_only || j / 32 % 100 == 99;
-            worst = told ? fmax(worst, fabs((double)value - x.out[j])) : worst;
-        }
-        CHECK(worst < 2e-5, "%s: off by %g", kept[i].name, worst);
-        free(want.data);
+        golden_holds(ctx, &random[i], &x, &numbers);
+    }
+    for (int i = 0; i < 2; i++) {
+        golden_holds(ctx, &real[i], &r, &numbers_of_real);
     }
     heads_free(&x);
+    heads_free(&r);
 }
 
 /* ---- calibration ---------------------------------------------------------------------------------------------------- */
@@ -195,9 +191,9 @@ static void values_stay_unread(fv_context *ctx) {
     heads_free(&x);
 }
 
-int main(int argc, char **argv) {
+int main(void) {
     fv_context *ctx;
-    if (argc < 2 || fv_context_create(NULL, &ctx) != FV_OK) {
+    if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
     static const setting settings[] = {{1, 1, 0, 1, 0, 0},  {2, 1, 0, 40, 1, 0},   {2, 0.5, 0, 40, 1, 1}, {2, 0.25, 0, 100, 2, 1},
@@ -210,6 +206,10 @@ int main(int argc, char **argv) {
             heads_free(&x);
         }
     }
+    static const setting real[] = {{7, 1, 0, 64, 0, 0}, {6, 0.5, 0, 100, 1, 1}, {5, 0.25, 0, 20, 2, 1}, {8, 1, 1.5, 40, 3, 0}};
+    for (int k = 0; k < 4; k++) {
+        on_real_heads(ctx, holds, &real[k]);
+    }
     heads x = heads_make(9, 4, 2, 500, 32);
     dense_holds(ctx, "prefill=top-theta:k=500:fallback=0", &x);
     dense_holds(ctx, "prefill=top-theta:k=1:theta=-1e30:fallback=0", &x);
@@ -218,7 +218,7 @@ int main(int argc, char **argv) {
     double most = missing_mass(ctx, "prefill=top-theta:k=1:theta=0:fallback=0", &x);
     CHECK(few > more && more > most && most > 0, "missing mass %g, %g, %g of thresholds 6, 3, 0", few, more, most);
     heads_free(&x);
-    golden_holds(ctx, argv[1]);
+    goldens_hold(ctx);
     calibration_holds();
     values_stay_unread(ctx);
     fv_context_destroy(ctx);

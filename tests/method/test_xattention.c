@@ -59,37 +59,32 @@ static void heaviest(const void *arg, const heads *x, int64_t head, unsigned cha
     free(state);
 }
 
-static void holds(fv_context *ctx, setting set, int64_t h_q, int64_t h_kv, int64_t n, int64_t d) {
+static void holds(fv_context *ctx, const void *arg, heads *x) {
+    const setting *set = arg;
     char recipe[100];
-    snprintf(recipe, sizeof recipe, "prefill=xattention:stride=%d:threshold=%g:fallback=0", (int)set.stride, set.threshold);
-    for (int structured = 0; structured < 2; structured++) {
-        heads x = (structured ? heads_structured : heads_make)((uint64_t)(n + 3 * set.stride), h_q, h_kv, n, d);
-        selection s = selects(ctx, recipe, &x, heaviest, &set);
-        chunks_hold(ctx, recipe, &x, &s, 128);
-        chunks_hold(ctx, recipe, &x, &s, 384);
-        free(s.at);
-        heads_free(&x);
-    }
+    snprintf(recipe, sizeof recipe, "prefill=xattention:stride=%d:threshold=%g:fallback=0", (int)set->stride, set->threshold);
+    selection s = selects(ctx, recipe, x, heaviest, set);
+    chunks_hold(ctx, recipe, x, &s, 128);
+    chunks_hold(ctx, recipe, x, &s, 384);
+    free(s.at);
 }
 
-int main(int argc, char **argv) {
+int main(void) {
     fv_context *ctx;
-    if (argc < 2 || fv_context_create(NULL, &ctx) != FV_OK) {
-        printf("needs the folder of the official code's selections\n");
+    if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
     static const setting set[] = {{8, 0.9}, {16, 0.7}, {2, 0.5}, {64, 0.8}, {128, 0.6}};
     for (int i = 0; i < 5; i++) {
-        holds(ctx, set[i], 4, 2, 1, 32);
-        holds(ctx, set[i], 2, 2, 63, 64);
-        holds(ctx, set[i], 4, 2, 65, 32);
-        holds(ctx, set[i], 4, 2, 200, 64);
-        holds(ctx, set[i], 2, 1, 700, 32);
+        on_all_heads(ctx, heads_structured, holds, &set[i]);
     }
-    heads g = heads_make(11, 2, 2, 1500, 32);
-    golden_blocks_hold(ctx, argv[1], "stride8", "prefill=xattention:stride=8:threshold=.35:fallback=0", &g, 128);
-    golden_blocks_hold(ctx, argv[1], "stride16", "prefill=xattention:stride=16:threshold=.35:fallback=0", &g, 128);
+    heads g = heads_make(11, 2, 2, 1500, 32), r = heads_real(2, 1, 1500);
+    golden_blocks_hold(ctx, "select/xattention/stride8", "prefill=xattention:stride=8:threshold=.35:fallback=0", &g, 128);
+    golden_blocks_hold(ctx, "select/xattention/stride16", "prefill=xattention:stride=16:threshold=.35:fallback=0", &g, 128);
+    golden_blocks_hold(ctx, "select/xattention/real-stride8", "prefill=xattention:stride=8:threshold=.7:fallback=0", &r, 128);
+    golden_blocks_hold(ctx, "select/xattention/real-stride16", "prefill=xattention:stride=16:threshold=.9:fallback=0", &r, 128);
     heads_free(&g);
+    heads_free(&r);
     heads x = heads_structured(5, 4, 2, 900, 32);
     dense_holds(ctx, "prefill=xattention:threshold=1:fallback=0", &x);
     double half = missing_mass(ctx, "prefill=xattention:threshold=.4:fallback=0", &x);

@@ -1,9 +1,9 @@
-/* record_heads.c - for tests/golden/real: queries, keys and values of one layer, as a model has them over a book's first pages.
+/* record_heads.c - for tests/golden/real: queries, keys and values of a few heads, as a model has them over a book's first pages.
  *
  *   record_heads MODEL TEXT DIRECTORY
- * writes q.npy (HEADS, TOKENS, d), k.npy and v.npy (1, TOKENS, d), all f16: the first query heads of the layer and the KV head
- * that they share, q and k turned by their positions. The prompt is BOS and the first tokens of the text. It looks at heads in
- * the place of a method that is calibrated. */
+ * writes for each recording NAMEq.npy (heads, tokens, d), NAMEk.npy and NAMEv.npy (1, tokens, d), all f16: query heads of a layer
+ * and the KV head that they share, q and k turned by their positions. The prompt is BOS and the first tokens of the text. It
+ * looks at heads in the place of a method that is calibrated. */
 #include "base/base.h"
 #include "npy.h"
 #include "select/calibrate.h"
@@ -14,11 +14,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LAYER = 4, HEADS = 3, TOKENS = 768, D = 64, TEXT_BYTES = 1 << 14 };
+enum { HEADS = 3, TOKENS = 1500, D = 64, RECORDINGS = 2, TEXT_BYTES = 1 << 14 };
+
+/* Query heads first .. first + heads - 1 of a layer, which share a KV head. */
+static const struct {
+    const char *name;
+    int64_t layer, first, heads, tokens;
+} recording[RECORDINGS] = {{"", 4, 0, 3, 768}, {"long-", 6, 4, 2, 1500}};
 
 static struct {
     float q[HEADS][TOKENS * D], k[TOKENS * D], v[TOKENS * D];
-} seen; /* a calibration has no argument of its own; heads are written by threads of their own */
+} seen[RECORDINGS]; /* a calibration has no argument of its own; heads are written by threads of their own */
 
 static size_t a_byte(const fvi_calibrate_facts *facts) {
     (void)facts;
@@ -35,25 +41,28 @@ static void look(const fvi_calibrate_facts *facts, const fvi_select *s, void *me
     (void)memory;
     (void)scratch;
     const fvi_sight *sight = s->sight;
-    if (sight->layer == LAYER && sight->head < HEADS) {
-        sight->rows(sight, FVI_SIDE_Q, 0, TOKENS, seen.q[sight->head]);
-    }
-    if (sight->layer == LAYER && sight->head == 0) {
-        sight->rows(sight, FVI_SIDE_K, 0, TOKENS, seen.k);
-        sight->rows(sight, FVI_SIDE_V, 0, TOKENS, seen.v);
+    for (int r = 0; r < RECORDINGS; r++) {
+        const int64_t head = sight->head - recording[r].first, n = recording[r].tokens;
+        if (sight->layer != recording[r].layer || head < 0 || head >= recording[r].heads) {
+            continue;
+        }
+        sight->rows(sight, FVI_SIDE_Q, 0, n, seen[r].q[head]);
+        if (head == 0) {
+            sight->rows(sight, FVI_SIDE_K, 0, n, seen[r].k);
+            sight->rows(sight, FVI_SIDE_V, 0, n, seen[r].v);
+        }
     }
 }
 
-static const fvi_calibration recording = {.memory_bytes = a_byte, .add = look, .most = nothing};
-static const fvi_selector recorder = {.calibration = &recording};
+static const fvi_calibration watching = {.memory_bytes = a_byte, .add = look, .most = nothing};
+static const fvi_selector recorder = {.calibration = &watching};
 
 static fv_status run(fv_model *model, const char *text, size_t size) {
     fv_context *ctx = fv_model_context(model);
     fv_model_facts f;
     fv_model_describe(model, &f);
-    if (f.d_k != D || f.d_v != D || f.layers <= LAYER || f.h_q / f.h_kv < HEADS) {
-        return fvi_fail(ctx, FV_ERR_UNSUPPORTED,
-                        "this records a model of more than %d layers, width %d, %d query heads a KV head", LAYER, D, HEADS);
+    if (f.d_k != D || f.d_v != D || f.layers != 8 || f.h_q != 8 || f.h_kv != 2) {
+        return fvi_fail(ctx, FV_ERR_UNSUPPORTED, "this records a model of 8 layers, 8 query heads and 2 KV heads, width %d", D);
     }
     fv_tokens tokens = {0};
     fv_recipe *recipe = NULL;
@@ -82,17 +91,28 @@ static fv_status run(fv_model *model, const char *text, size_t size) {
     return status;
 }
 
-static bool write(const char *directory, const char *name, const float *x, int64_t heads) {
+static bool write(const char *directory, const char *name, const char *side, const float *x, int64_t heads, int64_t tokens) {
     char path[1024], error[512];
     static uint16_t half[HEADS * TOKENS * D];
-    for (int64_t i = 0; i < heads * TOKENS * D; i++) {
-        half[i] = fvi_f32_to_f16(x[i]);
+    for (int64_t i = 0; i < heads * tokens * D; i++) {
+        half[i] = fvi_f32_to_f16(x[i / (tokens * D) * TOKENS * D + i % (tokens * D)]);
     }
-    snprintf(path, sizeof path, "%s/%s.npy", directory, name);
-    const npy array = {.dtype = FV_F16, .rank = 3, .shape = {heads, TOKENS, D}, .data = half};
+    snprintf(path, sizeof path, "%s/%s%s.npy", directory, name, side);
+    const npy array = {.dtype = FV_F16, .rank = 3, .shape = {heads, tokens, D}, .data = half};
     bool right = npy_write(path, &array, error, sizeof error);
     if (!right) {
         fprintf(stderr, "record_heads: %s\n", error);
+    }
+    return right;
+}
+
+static bool write_all(const char *directory) {
+    bool right = true;
+    for (int r = 0; r < RECORDINGS && right; r++) {
+        const char *name = recording[r].name;
+        const int64_t n = recording[r].tokens;
+        right = write(directory, name, "q", seen[r].q[0], recording[r].heads, n) &&
+                write(directory, name, "k", seen[r].k, 1, n) && write(directory, name, "v", seen[r].v, 1, n);
     }
     return right;
 }
@@ -115,6 +135,5 @@ int main(int argc, char **argv) {
     }
     fv_model_destroy(model);
     fv_context_destroy(ctx);
-    return status != FV_OK || !write(argv[3], "q", seen.q[0], HEADS) || !write(argv[3], "k", seen.k, 1) ||
-           !write(argv[3], "v", seen.v, 1);
+    return status != FV_OK || !write_all(argv[3]);
 }
