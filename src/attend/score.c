@@ -110,7 +110,7 @@ void fvi_score_parts(const fvi_score_tile *tile) {
     if (p->has_alibi) {
         alibi(tile);
     }
-    if (p->has_bias) {
+    if (p->has_bias && !tile->leaf->entries) {
         bias(tile);
     }
 }
