@@ -462,9 +462,9 @@ void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *it
 
 /* Entries that are there. */
 static uint64_t entry_bits(const fvi_entries *entries, const fvi_leaf *leaf, int64_t first) {
-    uint64_t bits = first_bits(leaf->n);
-    for (int j = 0; entries->log_weight != NULL && j < leaf->n; j++) {
-        bits &= ~((uint64_t)(entries->log_weight[first + j] == -INFINITY) << j);
+    uint64_t bits = 0;
+    for (int j = 0; j < leaf->n; j++) {
+        bits |= (uint64_t)(entries->log_weight == NULL || entries->log_weight[first + j] != -INFINITY) << j;
     }
     return bits;
 }
