@@ -14,6 +14,8 @@
  * scale. */
 #include "select/lsg_pool.h"
 
+#include "kernel/simhash.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -199,21 +201,9 @@ static void pool_groups(const fvi_select *s, int64_t n, const room *to) {
 
 /* ---- keys that hash alike ---- */
 
-static uint64_t mixed(uint64_t x) {
-    x += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
-/* Normal numbers, by Box and Muller. */
-static void project(uint64_t seed, int64_t head, int64_t round, int64_t n, float *out) {
-    const uint64_t stream = mixed(mixed(mixed(seed) + (uint64_t)head) + (uint64_t)round);
-    for (int64_t i = 0; i < n; i++) {
-        const uint64_t a = mixed(stream + (uint64_t)i), b = mixed(a);
-        const double u = ((double)(a >> 11) + 1) / 9007199254740993.0;
-        out[i] = (float)(sqrt(-2 * log(u)) * cos(2 * M_PI * ((double)(b >> 11) / 9007199254740992.0)));
-    }
+static void project(const fvi_select *s, int64_t round, int64_t n, float *out) {
+    const uint64_t of_head = fvi_simhash_mix(fvi_simhash_mix((uint64_t)s->value[6]) + (uint64_t)s->sight->head);
+    fvi_simhash_project(fvi_simhash_mix(of_head + (uint64_t)round), n, out);
 }
 
 /* The bucket of a key, of 2 x hashes: where the largest of its products and their negatives stands. */
@@ -275,8 +265,7 @@ static void pool_hashed(const fvi_select *s, int64_t n, const room *to) {
     const bench b = bench_at(s->value, sight->d_k, sight->d_v, s->scratch);
     for (int64_t round = 0; round <= rounds; round++) {
         const int64_t hashes = (round < rounds ? t : left) / 2;
-        project((uint64_t)s->value[6], sight->head, round, hashes * sight->d_k,
-                b.projection + round * projections_of(s->value, sight->d_k));
+        project(s, round, hashes * sight->d_k, b.projection + round * projections_of(s->value, sight->d_k));
     }
     for (int64_t e = 0; e < n; e += left) {
         const int64_t first = globals_of(s->value) + e / left * t, there = fvi_min(t, sight->n_kv - first);

@@ -85,7 +85,7 @@ static uint64_t scrambled(uint64_t z) {
 /* Normal number i of a head's round. */
 static double normal(int64_t seed, int64_t head, int64_t round, int64_t i) {
     uint64_t s = scrambled(scrambled(scrambled((uint64_t)seed) + (uint64_t)head) + (uint64_t)round);
-    uint64_t a = scrambled(s + (uint64_t)i), b = scrambled(a);
+    uint64_t a = scrambled(s ^ scrambled((uint64_t)i)), b = scrambled(a);
     double u = ((double)(a >> 11) + 1) / (9007199254740992.0 + 1), w = (double)(b >> 11) / 9007199254740992.0;
     return (double)(float)(sqrt(-2 * log(u)) * cos(2 * acos(-1) * w));
 }
