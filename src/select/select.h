@@ -186,6 +186,7 @@ extern const fvi_selector fvi_select_sample_attention; /* alpha, rows, window */
 extern const fvi_selector fvi_select_xattention;       /* stride, threshold */
 
 extern const fvi_selector fvi_select_hip;       /* k, block_q, block_k, window, sinks, stride, center */
+extern const fvi_selector fvi_select_hyper;     /* block, samples, least, projections, seed, chunk */
 extern const fvi_selector fvi_select_dam;       /* none */
 extern const fvi_selector fvi_select_dhsa;      /* budget, density, chunk, local, sinks, norm */
 extern const fvi_selector fvi_select_longheads; /* chunk, length */
