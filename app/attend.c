@@ -76,6 +76,7 @@ static int print_stats(const fv_run_stats *s) {
     cJSON_AddNumberToObject(json, "eligible_pairs", (double)s->eligible_pairs);
     cJSON_AddNumberToObject(json, "visited_pairs", (double)s->visited_pairs);
     cJSON_AddNumberToObject(json, "exact_pairs", (double)s->exact_pairs);
+    cJSON_AddNumberToObject(json, "entry_pairs", (double)s->entry_pairs);
     cJSON_AddNumberToObject(json, "density", density);
     cJSON_AddNumberToObject(json, "k_rows", (double)s->k_rows);
     cJSON_AddNumberToObject(json, "v_rows", (double)s->v_rows);
@@ -97,6 +98,7 @@ static void add_stats(fv_run_stats *sum, const fv_run_stats *s) {
     sum->eligible_pairs += s->eligible_pairs;
     sum->visited_pairs += s->visited_pairs;
     sum->exact_pairs += s->exact_pairs;
+    sum->entry_pairs += s->entry_pairs;
     sum->k_rows += s->k_rows;
     sum->v_rows += s->v_rows;
     sum->tiles += s->tiles;

@@ -286,7 +286,7 @@ FV_API void fv_plan_tile(const fv_plan *plan, fv_tile_facts *out);
 typedef struct fv_run_stats {
     uint64_t eligible_pairs; /* what the problem's own masks (causal, window, padding by length) leave visible */
     uint64_t visited_pairs;  /* pairs in visited 64 x 64 blocks that are within the causal triangle */
-    uint64_t exact_pairs;    /* pairs that took part in a softmax */
+    uint64_t exact_pairs;    /* pairs of a query and a key that took part in a softmax */
     uint64_t k_rows, v_rows; /* rows of K and of V read, over all items: a row that serves a whole group counts once */
     uint64_t tiles;          /* query tiles, of a head each, that a method chose keys for; 0 where a rule is enough */
     uint64_t fallback_tiles; /* of those, tiles that were run dense because the method gives up there */
@@ -294,6 +294,7 @@ typedef struct fv_run_stats {
     uint64_t audited_heads;  /* heads, times sequences, that max_error had checked */
     uint64_t dense_heads;    /* of those, heads that were run densely since their error was larger */
     double worst_error;      /* the largest estimate of a head's error */
+    uint64_t entry_pairs; /* pairs with entries that are no keys (pooled ones) that took part; visited_pairs has those visited */
 } fv_run_stats;
 
 /* The operands of one run. Zero-initialise, set what the problem asked for.

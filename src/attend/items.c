@@ -124,6 +124,7 @@ fv_run_stats fvi_job_stats(const fvi_job *j) {
         const fv_run_stats *s = (const fv_run_stats *)(j->workspace + j->plan->at.stats + (size_t)w * FVI_STATS_BYTES);
         sum.visited_pairs += s->visited_pairs;
         sum.exact_pairs += s->exact_pairs;
+        sum.entry_pairs += s->entry_pairs;
         sum.k_rows += s->k_rows;
         sum.v_rows += s->v_rows;
         sum.tiles += s->tiles;

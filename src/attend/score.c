@@ -76,6 +76,9 @@ static void bias(const fvi_score_tile *t) {
     const float *last = NULL, *x = NULL;
     uint64_t shown = 0;
     int64_t stride = 1;
+    if (t->leaf->entries) { /* a bias is of keys */
+        return;
+    }
     for (int64_t r = 0; r < t->n; r++) {
         const float *row = bias_row(t->plan, t->run, t->item, t->first + r);
         if (row != last) { /* one bias for all heads */

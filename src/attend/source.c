@@ -179,6 +179,27 @@ void fvi_source_columns(const fvi_source *s, const int32_t *key, int n, int64_t 
     }
 }
 
+void fvi_source_entries(const float *k, const float *v, const int32_t *position, int n, bool half, int64_t d_k, int64_t d_v,
+                        void *room, fvi_leaf *out) {
+    const fv_dtype dtype = half ? FV_BF16 : FV_F32;
+    *out = (fvi_leaf){.k = (const uint8_t *)k,
+                      .v = (const uint8_t *)v,
+                      .k_row_bytes = (int64_t)fv_dtype_bytes(dtype, d_k),
+                      .v_row_bytes = (int64_t)fv_dtype_bytes(dtype, d_v),
+                      .k_dtype = dtype,
+                      .v_dtype = dtype,
+                      .n = n,
+                      .position = position,
+                      .entries = true};
+    if (half) {
+        uint16_t *k_room = room, *v_room = k_room + d_k * FVI_PAGE;
+        fvi_convert_to_bf16(n * d_k, k, k_room);
+        fvi_convert_to_bf16(n * d_v, v, v_room);
+        out->k = (const uint8_t *)k_room;
+        out->v = (const uint8_t *)v_room;
+    }
+}
+
 /* A prefetch never faults; into the second cache: the first has the present leaf. */
 static void ask(const uint8_t *row, size_t bytes) {
     for (size_t at = 0; at < bytes; at += 64) {

@@ -16,6 +16,7 @@ typedef struct fvi_leaf {
     const int32_t *position; /* n ascending; NULL: first, first + 1, ... */
     const int32_t *key;      /* numbers in the sequence of columns that were put side by side; NULL: a block's */
     int64_t first;
+    bool entries;                    /* of an index, which are no keys */
     bool v_open, v_looked, v_finite; /* values are packed; whether they are finite was looked at; they are */
 } fvi_leaf;
 
@@ -36,6 +37,10 @@ void fvi_source_leaf(const fvi_source *source, int64_t leaf, void *gather, fvi_l
 /* Puts n <= 64 columns side by side in `room` (fvi_source_room bytes, 64-byte aligned): a leaf like another, but for its keys'
  * numbers `key`, ascending, which also are its positions. */
 void fvi_source_columns(const fvi_source *source, const int32_t *key, int n, int64_t d_k, int64_t d_v, void *room, fvi_leaf *out);
+/* A leaf of n <= 64 rows k (n, d_k) and v (n, d_v) that are no keys: in place, or, where leaves are packed as pairs of bf16
+ * (half), rounded to such in `room`, of the same size. */
+void fvi_source_entries(const float *k, const float *v, const int32_t *position, int n, bool half, int64_t d_k, int64_t d_v,
+                        void *room, fvi_leaf *out);
 /* Asks for the rows of n keys, which are to be read soon, from the second cache on. */
 void fvi_source_ask(const fvi_source *source, const int32_t *key, int n);
 /* Likewise for a block. */

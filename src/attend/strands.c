@@ -131,7 +131,7 @@ static void fill_columns(strand *s) {
         if (taken != 0) {
             c->segment[c->segments].block = s->block;
             c->segment[c->segments].word = taken;
-            if (fvi_index_apart(index, s->block)) {
+            if (fvi_index_apart(index, s->block) && index->weigh == NULL) {
                 fvi_compress_plan(taken, c->segment[c->segments].move);
             }
             c->segment[c->segments++].at = at;
@@ -213,12 +213,48 @@ static void fold_all_columns(const fv_plan *plan, const fv_run *run, const fvi_s
     }
 }
 
+/* ---- entries that are no keys ---- */
+
+static bool visits_entries(const fvi_index *index, int64_t leaf) {
+    return index->entries != NULL && index->entry_leaves.from <= leaf && leaf < index->entry_leaves.to;
+}
+
+/* All tiles' entries are those of the head. */
+static void fold_entries(const fv_plan *plan, const fv_run *run, strand *s, int strands) {
+    int64_t from = INT64_MAX, to = 0;
+    for (int t = 0; t < strands; t++) {
+        from = s[t].index.entries == NULL ? from : fvi_min(from, s[t].index.entry_leaves.from);
+        to = s[t].index.entries == NULL ? to : fvi_max(to, s[t].index.entry_leaves.to);
+    }
+    for (int64_t number = from; number < to; number++) {
+        fvi_leaf leaf;
+        bool open = false;
+        for (int t = 0; t < strands; t++) {
+            if (!visits_entries(&s[t].index, number)) {
+                continue;
+            }
+            if (!open) {
+                fvi_tile_open_entries(plan, s[t].index.entries, number, &s[t].scratch, &leaf);
+                open = true;
+            }
+            if (s[t].fold == NULL) {
+                begin_piece(plan, &s[t]);
+            }
+            fvi_tile_entries(plan, run, &s[t].item, &leaf, &s[t].index, number, &s[t].scratch, s[t].fold);
+        }
+        for (int t = 0; ((number + 1) % (FVI_PIECE / FVI_LEAF) == 0 || number + 1 == to) && t < strands; t++) {
+            end_piece(plan, &s[t]);
+        }
+    }
+}
+
 void fvi_strands_run(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch) {
     strand s[FVI_STRANDS];
     const int strands = open_strands(plan, run, workspace, item, scratch, s);
     const fvi_source source = fvi_walk_source(plan, run, item);
     fold_blocks(plan, run, &source, s, strands);
     fold_all_columns(plan, run, &source, s, strands);
+    fold_entries(plan, run, s, strands);
     for (int t = 0; t < strands; t++) {
         fvi_tile_more(plan, &s[t].item, &s[t].index.sieve, &s[t].scratch.total);
     }

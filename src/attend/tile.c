@@ -3,6 +3,7 @@
 
 #include "attend/products.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -77,7 +78,7 @@ static uint64_t rule_bits(const fvi_rule *rule, int64_t position, const fvi_leaf
 static uint64_t key_mask_bits(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key,
                               const fvi_leaf *leaf) {
     uint64_t bits = first_bits(leaf->n);
-    if (plan->problem.has_key_mask) {
+    if (plan->problem.has_key_mask && !leaf->entries) {
         int64_t base = plan->problem.packed ? item->k_start : item->sequence * run->k.shape[2];
         for (int j = 0; j < leaf->n; j++) {
             int64_t key = leaf->key != NULL ? leaf->key[j] : leaf_key + j;
@@ -97,18 +98,25 @@ static bool all_seen(const fv_plan *plan, const fvi_item *item, const fvi_rule *
 /* What a leaf is to the rows of an item. */
 typedef struct leaf_view {
     fvi_leaf leaf;
-    int64_t key;       /* number of its first key, if it is a block */
+    int64_t key;       /* number of its first key, if it is a block; of its first entry */
     bool whole;        /* all rows see all 64 keys */
     bool even;         /* all rows see the keys of key_bits and no others */
     uint64_t key_bits; /* keys that exist, are visited by some row and are not masked */
     const fvi_index *index;
     const fvi_columns *columns; /* NULL: a block */
     bool apart;                 /* what rows visit differs */
+    bool weighed;               /* pairs have weights of their own: known once it is looked at */
 } leaf_view;
 
 /* What the index lets the row at `position` visit. */
 static uint64_t visit_bits(const leaf_view *view, int64_t position) {
     const fvi_index *index = view->index;
+    if (view->leaf.entries) {
+        return index->entries->seen(index->entries->arg, position, view->key / FVI_LEAF);
+    }
+    if (index->weigh != NULL) { /* tells it once scores are there */
+        return UINT64_MAX;
+    }
     if (view->columns == NULL) {
         return index->seen(index->seen_arg, position, view->key / FVI_LEAF);
     }
@@ -187,14 +195,49 @@ static void sift(const fv_plan *plan, const fvi_sieve *sieve, const fvi_score_ti
     }
 }
 
-/* `changed`: some rows may have lost keys since they were looked at. */
-static void count_exact(const leaf_view *view, const fvi_score_tile *t, bool changed, fv_run_stats *stats) {
-    if (view->even && !changed) {
-        stats->exact_pairs += (uint64_t)(t->n * fvi_count_bits(view->key_bits));
+/* Adds what pairs weigh; of keys, takes out what a row does not visit. */
+static void weigh(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t) {
+    enum { ROWS = 16 };
+    const fvi_index *index = view->index;
+    int64_t position[ROWS];
+    int32_t block[FVI_LEAF];
+    const int32_t *key = view->leaf.key;
+    if (view->leaf.entries) {
+        const float *weight = index->entries->log_weight + view->key;
+        for (int64_t r = 0; r < t->n; r++) {
+            for (int j = 0; j < view->leaf.n; j++) {
+                t->s[r * FVI_LEAF + j] += weight[j];
+            }
+        }
         return;
     }
-    for (int64_t r = 0; r < t->n; r++) {
-        stats->exact_pairs += (uint64_t)fvi_count_bits(t->seen[r]);
+    for (int j = 0; key == NULL && j < view->leaf.n; j++) {
+        block[j] = (int32_t)(view->key + j);
+    }
+    for (int64_t from = 0; from < t->n; from += ROWS) {
+        int n = (int)fvi_min(ROWS, t->n - from);
+        for (int r = 0; r < n; r++) {
+            position[r] = fvi_row_position(t->item, plan->share, t->first + from + r);
+        }
+        index->weigh(index->seen_arg,
+                     &(fvi_pairs){n, view->leaf.n, position, key == NULL ? block : key, t->s + from * FVI_LEAF, t->seen + from});
+    }
+}
+
+static void count_pairs(const leaf_view *view, const uint64_t *seen, int64_t n, fv_run_stats *stats) {
+    uint64_t pairs = 0;
+    for (int64_t r = 0; r < n; r++) {
+        pairs += (uint64_t)fvi_count_bits(seen[r]);
+    }
+    *(view->leaf.entries ? &stats->entry_pairs : &stats->exact_pairs) += pairs;
+}
+
+/* `changed`: some rows may have lost keys since they were looked at. */
+static void count_rows(const leaf_view *view, const fvi_score_tile *t, bool changed, fv_run_stats *stats) {
+    if (view->even && !changed && !view->leaf.entries) {
+        stats->exact_pairs += (uint64_t)(t->n * fvi_count_bits(view->key_bits));
+    } else {
+        count_pairs(view, t->seen, t->n, stats);
     }
 }
 
@@ -204,13 +247,16 @@ static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_sco
     const fvi_sieve *sieve = &view->index->sieve;
     fvi_products_scores(plan, &view->leaf, scratch, t->first, t->n, t->s);
     fvi_score_parts(t);
-    if (sieve->keep != NULL) {
+    if (view->weighed) {
+        weigh(plan, view, t);
+    }
+    if (sieve->keep != NULL && !view->leaf.entries) {
         sift(plan, sieve, t, scratch, fold);
     }
     if (!view->whole || plan->problem.has_bias || sieve->keep != NULL) {
         fvi_score_hide(t);
     }
-    count_exact(view, t, plan->problem.has_bias || sieve->keep != NULL, scratch->stats);
+    count_rows(view, t, plan->problem.has_bias || sieve->keep != NULL, scratch->stats);
 }
 
 /* Values that not every row of a tile sees have to be finite to be multiplied with a weight of 0. */
@@ -255,7 +301,7 @@ static void fold_rows(const fv_plan *plan, const fv_run *run, const fvi_item *it
                 return;
             }
             score_rows(plan, &view[b], &tile[b], scratch, fold);
-            if (view[b].index->sieve.keep != NULL && none_seen(seen, n)) {
+            if ((view[b].index->sieve.keep != NULL || view[b].weighed) && none_seen(seen, n)) {
                 return;
             }
         }
@@ -284,6 +330,7 @@ static void open_leaf(const fv_plan *plan, int slot, const fvi_scratch *scratch,
 static void look_at(const fv_plan *plan, const fv_run *run, const fvi_item *item, uint64_t visited, leaf_view *view) {
     const fvi_leaf *l = &view->leaf;
     view->key_bits = visited & key_mask_bits(plan, run, item, view->key, l);
+    view->weighed = l->entries ? view->index->entries->log_weight != NULL : view->apart && view->index->weigh != NULL;
     view->even = !view->apart && all_seen(plan, item, &view->index->rule, l);
     view->whole = view->even && view->key_bits == UINT64_MAX;
 }
@@ -295,6 +342,9 @@ static bool plain_scores(const fv_problem *p) { return p->soft_cap == 0 && !p->h
 static bool takes_at_once(const fv_plan *plan, leaf_view *view, int leaves, const fvi_scratch *scratch) {
     bool can =
         scratch->key == NULL && scratch->ops->fold != NULL && plain_scores(&plan->problem) && view->index->sieve.keep == NULL;
+    for (int b = 0; b < leaves; b++) {
+        can = can && !view[b].weighed;
+    }
     for (int b = 0; can && b < leaves; b++) {
         open_values(plan, scratch, &view[b].leaf);
         can = view[b].whole || finite_values(plan, &view[b].leaf, scratch);
@@ -314,9 +364,7 @@ static void look_at_once(const fv_plan *plan, const fvi_item *item, const leaf_v
             continue;
         }
         look(plan, item, &view[b], 0, rows, bits, sum);
-        for (int64_t r = 0; r < rows; r++) {
-            sum->exact_pairs += (uint64_t)fvi_count_bits(bits[r]);
-        }
+        count_pairs(&view[b], bits, rows, sum);
     }
 }
 
@@ -335,6 +383,7 @@ static int64_t fold_at_once(const fv_plan *plan, const fvi_item *item, leaf_view
     }
     scratch->stats->visited_pairs += sum.visited_pairs;
     scratch->stats->exact_pairs += sum.exact_pairs;
+    scratch->stats->entry_pairs += sum.entry_pairs;
     return rows;
 }
 
@@ -392,6 +441,15 @@ void fvi_tile_open_columns(const fv_plan *plan, const fvi_source *source, const 
     open_leaf(plan, 0, scratch, leaf);
 }
 
+void fvi_tile_open_entries(const fv_plan *plan, const fvi_entries *entries, int64_t number, const fvi_scratch *scratch,
+                           fvi_leaf *leaf) {
+    assert(scratch->key == NULL); /* of prompts only */
+    const int64_t first = number * FVI_LEAF, d_k = plan->problem.d_k, d_v = plan->problem.d_v;
+    fvi_source_entries(entries->k + first * d_k, entries->v + first * d_v, entries->position + first,
+                       (int)fvi_min(FVI_LEAF, entries->n - first), scratch->ops->half, d_k, d_v, scratch->room, leaf);
+    open_leaf(plan, 0, scratch, leaf);
+}
+
 void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
                     int64_t block, const fvi_scratch *scratch, fvi_fold *fold) {
     leaf_view view = {.leaf = *leaf, .key = block * FVI_LEAF, .index = index, .apart = fvi_index_apart(index, block)};
@@ -407,6 +465,23 @@ void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *it
         view.apart = view.apart || fvi_index_apart(index, columns->segment[i].block);
     }
     look_at(plan, run, item, UINT64_MAX, &view);
+    fold_views(plan, run, item, &view, 1, scratch, fold);
+    *leaf = view.leaf;
+}
+
+/* Entries that are there. */
+static uint64_t entry_bits(const fvi_entries *entries, const fvi_leaf *leaf, int64_t first) {
+    uint64_t bits = 0;
+    for (int j = 0; j < leaf->n; j++) {
+        bits |= (uint64_t)(entries->log_weight == NULL || entries->log_weight[first + j] != -INFINITY) << j;
+    }
+    return bits;
+}
+
+void fvi_tile_entries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
+                      int64_t number, const fvi_scratch *scratch, fvi_fold *fold) {
+    leaf_view view = {.leaf = *leaf, .key = number * FVI_LEAF, .index = index, .apart = true};
+    look_at(plan, run, item, entry_bits(index->entries, leaf, view.key), &view);
     fold_views(plan, run, item, &view, 1, scratch, fold);
     *leaf = view.leaf;
 }

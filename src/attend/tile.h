@@ -51,16 +51,20 @@ void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_ite
 /* Folds blocks from .. from + leaves - 1, all of whose keys a rule selector's index visits, into `fold`. */
 void fvi_tile_blocks(const fv_plan *plan, const fv_run *run, const fvi_item *item, const fvi_source *source,
                      const fvi_index *index, int64_t from, int leaves, const fvi_scratch *scratch, fvi_fold *fold);
-/* Opens a block, or a leaf of columns, once for all the items that visit it: until the next one is opened. */
+/* Opens a block, or a leaf of columns or of entries, once for all the items that visit it: until the next one is opened. */
 void fvi_tile_open_block(const fv_plan *plan, const fvi_source *source, int64_t block, const fvi_scratch *scratch,
                          fvi_leaf *leaf);
+void fvi_tile_open_entries(const fv_plan *plan, const fvi_entries *entries, int64_t number, const fvi_scratch *scratch,
+                           fvi_leaf *leaf);
 void fvi_tile_open_columns(const fv_plan *plan, const fvi_source *source, const fvi_columns *columns, const fvi_scratch *scratch,
                            fvi_leaf *leaf);
-/* Folds an open block, or an open leaf of columns, into `fold`. */
+/* Folds an open block, an open leaf of columns, or leaf `number` of the index's entries, into `fold`. */
 void fvi_tile_block(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
                     int64_t block, const fvi_scratch *scratch, fvi_fold *fold);
 void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
                       const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold);
+void fvi_tile_entries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
+                      int64_t number, const fvi_scratch *scratch, fvi_fold *fold);
 /* What the item's rows take part with besides. */
 void fvi_tile_more(const fv_plan *plan, const fvi_item *item, const fvi_sieve *sieve, fvi_fold *fold);
 /* Normalises, adds the sink logit, writes out and lse. */

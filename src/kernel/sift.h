@@ -1,4 +1,4 @@
-/* sift.h - rows of 64 scores and the keys that they are of: the largest, and what lies above a threshold.
+/* sift.h - rows of 64 scores and the keys that they are of: the largest, what lies above a threshold, and weights of keys.
  *
  * s (rows, 64) is 64-byte aligned; bit j of seen[r] is key j of row r; seen and results are not aligned. A NaN is never above
  * anything and never the largest. All levels give the same bits. */
@@ -12,6 +12,10 @@ typedef struct fvi_sift_ops {
     void (*largest)(const float *s, int rows, const uint64_t *seen, float *most);
     /* Clears bits of scores that are not above theta[r]. */
     void (*above)(const float *s, int rows, const float *theta, uint64_t *seen);
+    /* Of keys in `in` (64 of `block` and `weight`): a row sees those of its `own` block as they are, and of the others those
+     * whose weight is not -inf, which is added to their scores; bits of what it does not see are cleared, and those scores are
+     * anything. */
+    void (*weigh)(float *s, int rows, const int32_t *own, const int32_t *block, const float *weight, uint64_t in, uint64_t *seen);
 } fvi_sift_ops;
 
 /* Portable C first, then overwritten level by level up to what `cpu` allows. */

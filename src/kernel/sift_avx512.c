@@ -27,4 +27,28 @@ static void above(const float *s, int rows, const float *theta, uint64_t *seen) 
     }
 }
 
-void fvi_sift_avx512(fvi_sift_ops *ops) { *ops = (fvi_sift_ops){.largest = largest, .above = above}; }
+static void weigh(float *s, int rows, const int32_t *own, const int32_t *block, const float *weight, uint64_t in,
+                  uint64_t *seen) {
+    __m512i b[4];
+    __m512 w[4];
+    uint64_t weighed = 0;
+    for (int part = 0; part < 4; part++) {
+        b[part] = _mm512_loadu_si512(block + 16 * part);
+        w[part] = _mm512_loadu_ps(weight + 16 * part);
+        weighed |= (uint64_t)_mm512_cmp_ps_mask(w[part], _mm512_set1_ps(-INFINITY), _CMP_NEQ_UQ) << (16 * part);
+    }
+    for (int r = 0; r < rows; r++, s += 64) {
+        const __m512i mine = _mm512_set1_epi32(own[r]);
+        uint64_t same = 0;
+        for (int part = 0; part < 4; part++) {
+            const __mmask16 hit = _mm512_cmpeq_epi32_mask(b[part], mine);
+            const __mmask16 other = (__mmask16)(in >> (16 * part)) & (__mmask16)~hit;
+            const __m512 x = _mm512_load_ps(s + 16 * part);
+            _mm512_store_ps(s + 16 * part, _mm512_mask_add_ps(x, other, x, w[part]));
+            same |= (uint64_t)hit << (16 * part);
+        }
+        seen[r] &= ~in | same | weighed;
+    }
+}
+
+void fvi_sift_avx512(fvi_sift_ops *ops) { *ops = (fvi_sift_ops){.largest = largest, .above = above, .weigh = weigh}; }

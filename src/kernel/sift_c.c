@@ -24,7 +24,20 @@ static void above(const float *s, int rows, const float *theta, uint64_t *seen) 
     }
 }
 
-void fvi_sift_c(fvi_sift_ops *ops) { *ops = (fvi_sift_ops){.largest = largest, .above = above}; }
+static void weigh(float *s, int rows, const int32_t *own, const int32_t *block, const float *weight, uint64_t in,
+                  uint64_t *seen) {
+    for (int r = 0; r < rows; r++, s += 64) {
+        uint64_t visits = 0;
+        for (int j = 0; j < 64; j++) {
+            const float add = block[j] == own[r] ? 0 : weight[j];
+            s[j] += in >> j & 1 ? add : 0;
+            visits |= (uint64_t)(add != -INFINITY) << j;
+        }
+        seen[r] &= ~in | visits;
+    }
+}
+
+void fvi_sift_c(fvi_sift_ops *ops) { *ops = (fvi_sift_ops){.largest = largest, .above = above, .weigh = weigh}; }
 
 void fvi_sift_init(const fvi_cpu *cpu, fvi_sift_ops *ops) {
     fvi_sift_c(ops);

@@ -20,6 +20,23 @@ static const fv_method_parameter hip_parameters[] = {
     {.name = "center", .help = "a range's middle block stands for it; 0: its first", .value = 1, .least = 0, .most = 1},
 };
 
+static const fv_method_parameter hyper_parameters[] = {
+    {.name = "block", .help = "keys of a block of sorted ones", .value = 256, .least = 1, .most = 1 << 24},
+    {.name = "samples", .help = "keys that stand for those outside; 0: none do", .value = 256, .most = 1 << 24},
+    {.name = "least",
+     .help = "halves have so many rows; what is not halved is exact",
+     .value = 4096,
+     .least = 1,
+     .most = 1 << 30},
+    {.name = "projections", .help = "bits of a hash", .value = 7, .least = 1, .most = 12},
+    {.name = "seed", .help = "of projections and samples", .value = 0, .most = 1 << 30},
+    {.name = "chunk",
+     .help = "queries of an exact span that are sorted together: for speed alone",
+     .value = 2048,
+     .least = 64,
+     .most = 1 << 30},
+};
+
 static const fv_method_parameter longheads_parameters[] = {
     {.name = "chunk", .help = "keys of a chunk, a multiple of 64", .value = 256, .least = 64, .most = 4096},
     {.name = "length", .help = "keys that a query sees; earlier queries are dense", .value = 4096, .least = 192, .most = 1 << 30},
@@ -68,17 +85,18 @@ static const fvi_method_row row[] = {
      .masks_only = true,
      .break_even = 3072},
     {.info = {.name = "hyper-attention",
-              .title = "rows that hash alike meet in blocks, weighted samples stand for the rest (arrays only)",
+              .title = "rows that hash alike meet in blocks, weighted samples stand for the rest",
               .paper = "Han et al., HyperAttention: Long-context Attention in Near-Linear Time, ICLR 2024",
               .key = "hyper-attention",
-              .axes = 0,
+              .axes = FV_AXIS_PREFILL,
               .has = FV_HAS_FORWARD,
-              .not_a_choice =
-                  "its samples weigh more than they are, which an index of keys cannot say yet; fv_hyper_attention of "
-                  "<fovea/experimental.h> computes it on arrays"}},
+              .parameters = hyper_parameters,
+              .n_parameters = 6},
+     .selector = &fvi_select_hyper,
+     .masks_only = true,
+     .break_even = 8192},
     {.info = {.name = "longheads",
-              .title =
-                  "whole chunks that each query picks by their summaries (positions are not re-indexed yet)",
+              .title = "whole chunks that each query picks by their summaries (positions are not re-indexed yet)",
               .paper = "Lu et al., LongHeads: Multi-Head Attention is Secretly a Long Context Processor, 2024",
               .key = "",
               .axes = FV_AXIS_PREFILL,

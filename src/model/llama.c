@@ -384,6 +384,7 @@ static fv_status attend(fv_session *s, const fvi_pass *p, int layer, int64_t n, 
     s->stats.eligible_pairs += stats.eligible_pairs;
     s->stats.visited_pairs += stats.visited_pairs;
     s->stats.exact_pairs += stats.exact_pairs;
+    s->stats.entry_pairs += stats.entry_pairs;
     s->stats.k_rows += stats.k_rows;
     s->stats.v_rows += stats.v_rows;
     s->stats.tiles += stats.tiles;

@@ -14,12 +14,13 @@
  * none: such keys count twice). */
 #include "base/threads.h"
 #include "fovea/experimental.h"
+#include "kernel/simhash.h"
 #include "kernel/tile.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { ROWS = 64, LEAVES = 8, GROUP = LEAVES * FVI_LEAF, MOST_PROJECTIONS = 12 };
+enum { ROWS = 64, LEAVES = 8, GROUP = LEAVES * FVI_LEAF };
 
 typedef struct job {
     const fv_hyper *h;
@@ -90,29 +91,8 @@ static size_t lay_out(const fv_hyper *h, uint8_t *at, bench *b) {
     return used;
 }
 
-/* ---- numbers of the seed ---- */
-
-static uint64_t mix(uint64_t x) {
-    x += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
-static void project_by_seed(uint64_t seed, int64_t n, float *out) {
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t a = mix(seed ^ mix((uint64_t)i)), b = mix(a);
-        double u = ((double)(a >> 11) + 1) / 9007199254740993.0;
-        out[i] = (float)(sqrt(-2 * log(u)) * cos(2 * M_PI * ((double)(b >> 11) / 9007199254740992.0)));
-    }
-}
-
 static int64_t draw(const fv_hyper *h, int64_t head, int64_t first, int64_t keys, int64_t sample) {
-    if (h->draw != NULL) {
-        return h->draw(h->user, head, first, keys, sample);
-    }
-    uint64_t x = mix(mix(mix(mix(h->seed + 1) + (uint64_t)head) + (uint64_t)first) + (uint64_t)sample + ((uint64_t)keys << 32));
-    return (int64_t)((x >> 32) * (uint64_t)keys >> 32);
+    return h->draw != NULL ? h->draw(h->user, head, first, keys, sample) : fvi_simhash_draw(h->seed, head, first, keys, sample);
 }
 
 /* ---- folding ---- */
@@ -197,36 +177,10 @@ static void fold(const job *w, bench *b, const pass *p) {
     }
 }
 
-/* ---- hashes ---- */
+/* ---- blocks and samples ---- */
 
 static void hash_rows(const fv_hyper *h, const float *projection, const float *x, int64_t n, uint16_t *hash) {
-    for (int64_t i = 0; i < n; i++) {
-        float sum[MOST_PROJECTIONS] = {0};
-        for (int64_t c = 0; c < h->d_k; c++) {
-            for (int64_t r = 0; r < h->projections; r++) {
-                sum[r] += x[i * h->d_k + c] * projection[c * h->projections + r];
-            }
-        }
-        uint16_t bits = 0;
-        for (int64_t r = 0; r < h->projections; r++) {
-            bits |= (uint16_t)((sum[r] > 0) << r);
-        }
-        hash[i] = bits ^ bits >> 1;
-    }
-}
-
-/* order (n) = rows first .. first + n - 1 by their hashes; equal ones in their order. */
-static void sort_rows(const uint16_t *hash, int64_t first, int64_t n, int32_t *order) {
-    int32_t place[(1 << MOST_PROJECTIONS) + 1] = {0};
-    for (int64_t i = first; i < first + n; i++) {
-        place[hash[i] + 1]++;
-    }
-    for (int v = 0; v < 1 << MOST_PROJECTIONS; v++) {
-        place[v + 1] += place[v];
-    }
-    for (int64_t i = first; i < first + n; i++) {
-        order[place[hash[i]]++] = (int32_t)i;
-    }
+    fvi_simhash_rows(projection, h->projections, h->d_k, x, n, hash);
 }
 
 /* Queries q0.. of which none is masked from keys k0... */
@@ -234,8 +188,8 @@ static void approximate(const job *w, bench *b, int64_t q0, int64_t rows, int64_
     const fv_hyper *h = w->h;
     const int64_t blocks = fvi_ceil_div(keys, h->block);
     const int64_t row_block = fvi_ceil_div(fvi_round_up(rows, h->block), blocks);
-    sort_rows(b->q_hash, q0, rows, b->q_order);
-    sort_rows(b->k_hash, k0, keys, b->k_order);
+    fvi_simhash_sort(b->q_hash, h->projections, q0, rows, b->q_order);
+    fvi_simhash_sort(b->k_hash, h->projections, k0, keys, b->k_order);
     for (int64_t t = 0; t < blocks && t * row_block < rows; t++) {
         fold(w, b,
              &(pass){.row = b->q_order + t * row_block,
@@ -319,10 +273,10 @@ static fv_status check(fv_context *ctx, const fv_hyper *h) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT, "HyperAttention: causal, and %lld queries over %lld keys: they have to be as many",
                         (long long)h->n_q, (long long)h->n_kv);
     }
-    if (h->d_k < 1 || h->d_k > 256 || h->d_v < 1 || h->d_v > 256 || h->projections < 1 || h->projections > MOST_PROJECTIONS) {
+    if (h->d_k < 1 || h->d_k > 256 || h->d_v < 1 || h->d_v > 256 || h->projections < 1 || h->projections > FVI_SIMHASH_MOST) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT,
                         "HyperAttention: widths %lld and %lld go from 1 to 256, projections, %lld, from 1 to %d",
-                        (long long)h->d_k, (long long)h->d_v, (long long)h->projections, MOST_PROJECTIONS);
+                        (long long)h->d_k, (long long)h->d_v, (long long)h->projections, FVI_SIMHASH_MOST);
     }
     if (h->block < 1 || h->block > 1 << 24 || h->samples < 0 || h->samples > 1 << 24 || h->least < 1 || !(h->scale >= 0)) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT,
@@ -339,7 +293,7 @@ static const float *projection_of(const fv_hyper *h, float *room) {
     if (h->projection != NULL) {
         return h->projection;
     }
-    project_by_seed(h->seed, h->d_k * h->projections, room);
+    fvi_simhash_project(h->seed, h->d_k * h->projections, room);
     return room;
 }
 
@@ -352,7 +306,7 @@ fv_status fv_hyper_attention(fv_context *ctx, const fv_hyper *h, const float *q,
     bench none = {0};
     job w = {.h = h, .q = q, .k = k, .v = v, .out = out, .lse = lse, .bytes = lay_out(h, NULL, &none)};
     w.scale = (float)(scale_of(h) * M_LOG2E);
-    float room[256 * MOST_PROJECTIONS];
+    float room[256 * FVI_SIMHASH_MOST];
     w.projection = projection_of(h, room);
     w.scratch = fvi_alloc(ctx, (size_t)fv_threads(ctx), w.bytes);
     if (w.scratch == NULL) {
@@ -394,8 +348,8 @@ static void measure(const fv_hyper *h, const float *projection, const float *q, 
     const int64_t row_block = fvi_ceil_div(fvi_round_up(h->n_q, h->block), fvi_ceil_div(h->n_kv, h->block));
     hash_rows(h, projection, q, h->n_q, b->q_hash);
     hash_rows(h, projection, k, h->n_kv, b->k_hash);
-    sort_rows(b->q_hash, 0, h->n_q, b->q_order);
-    sort_rows(b->k_hash, 0, h->n_kv, b->k_order);
+    fvi_simhash_sort(b->q_hash, h->projections, 0, h->n_q, b->q_order);
+    fvi_simhash_sort(b->k_hash, h->projections, 0, h->n_kv, b->k_order);
     for (int64_t r = 0; r < h->n_kv; r++) {
         b->same[b->k_order[r]] = (int32_t)r;
         column[r] = 0;
@@ -431,7 +385,7 @@ fv_status fv_hyper_measure(fv_context *ctx, const fv_hyper *h, int64_t head, con
     if (scratch == NULL || numbers == NULL) {
         status = fvi_fail(ctx, FV_ERR_MEMORY, "HyperAttention: no memory for %lld rows", (long long)h->n_q);
     } else {
-        float room[256 * MOST_PROJECTIONS];
+        float room[256 * FVI_SIMHASH_MOST];
         lay_out(h, scratch, &b);
         measure(h, projection_of(h, room), q + head * h->n_q * h->d_k, k + head / (h->h_q / h->h_kv) * h->n_kv * h->d_k, &b,
                 numbers, numbers + h->n_kv, out);

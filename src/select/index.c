@@ -10,6 +10,8 @@ void fvi_index_clear(fvi_index *index) {
     index->rule = (fvi_rule){0};
     index->seen = NULL;
     index->seen_arg = NULL;
+    index->weigh = NULL;
+    index->entries = NULL;
     index->sieve = (fvi_sieve){0};
     index->fell_back = false;
 }

@@ -7,31 +7,36 @@
  *   0 norm          in chunks of min(B, sparse) keys, the 1/f of largest norm (ties: the earlier key)
  *   1 stride        head h the keys with number mod f = h mod f
  *   2 block-stride  head h a run of B/f keys of each block, the (h mod f)-th
+ *   3 pooling, 4 bos-pooling, 5 lsh: means of keys and of their values in their place, entries that are no keys (lsg_pool.h)
  * A head is a query head. Causal: own block and the one before it, sparse keys to the left; the code copies the queries of global
- * positions to the output there, here they see what is before them.
+ * positions to the output there, here they see what is before them. With f = 1 every reduction leaves all keys.
  *
- * Not here: pooling, bos_pooling and lsh (in the code a scatter-add over hash buckets, then a mean). They make new keys and
- * values; an index can only name keys that exist. And where B/f is odd the code's right side begins two sparse keys too early;
- * here it begins where the left side's mirror image does. */
+ * Where B/f is odd the code's right side begins two sparse keys too early; here it begins where the left side's mirror image
+ * does. */
+#include "select/lsg_pool.h"
 #include "select/pattern.h"
-
-enum { REDUCE_NORM, REDUCE_STRIDE, REDUCE_BLOCK_STRIDE };
 
 typedef struct head {
     int64_t block, reach, factor, globals; /* reach: keys beyond the local blocks of which 1 / factor are seen */
     bool causal;
     uint64_t *sparse; /* (blocks of 64) the keys that are left */
+    fvi_entries pooled;
 } head;
 
-static int64_t chunk_of(const double *value) { return fvi_max(fvi_min((int64_t)value[0], (int64_t)value[1]), 1); }
+static int64_t chunk_of(const double *value) { return fvi_lsg_chunk(value); }
+
+static size_t sparse_bytes(const fvi_extent *extent) {
+    return (size_t)fvi_round_up(fvi_ceil_div(extent->n_kv, FVI_BLOCK) * (int64_t)sizeof(uint64_t), 64);
+}
 
 static size_t head_bytes(const double *value, const fvi_extent *extent) {
-    (void)value;
-    return sizeof(head) + (size_t)fvi_ceil_div(extent->n_kv, FVI_BLOCK) * sizeof(uint64_t);
+    return (size_t)fvi_round_up(sizeof(head), 64) + sparse_bytes(extent) + fvi_lsg_pool_bytes(value, extent);
 }
 
 static size_t scratch_bytes(const double *value, const fvi_extent *extent) {
-    return (size_t)(FVI_BLOCK * extent->d_k + fvi_min(chunk_of(value), extent->n_kv)) * sizeof(float);
+    const size_t norm = (size_t)(FVI_BLOCK * extent->d_k + fvi_min(chunk_of(value), extent->n_kv)) * sizeof(float);
+    const size_t pool = fvi_lsg_pool_scratch(value, extent);
+    return norm > pool ? norm : pool;
 }
 
 /* ---- the keys that are left ---- */
@@ -87,6 +92,27 @@ static void keep_by_number(const fvi_select *s, head *h, bool runs) {
     }
 }
 
+/* The first key of the block that the row is in. */
+static int64_t own_block(const head *h, int64_t position) {
+    return fvi_pattern_floor(position - h->globals, h->block) + h->globals;
+}
+
+/* Pooled entries that stand for keys from .. to - 1, which are multiples of a block from the globals on. */
+static fvi_span pooled_span(const head *h, int64_t from, int64_t to) {
+    const int64_t first = (fvi_max(from, h->globals) - h->globals) / h->factor;
+    return (fvi_span){first, fvi_max(first, fvi_min((fvi_max(to, h->globals) - h->globals) / h->factor, h->pooled.n))};
+}
+
+static uint64_t seen_pooled(const void *arg, int64_t position, int64_t leaf) {
+    const head *h = arg;
+    if (position < h->globals) {
+        return 0;
+    }
+    const int64_t from = own_block(h, position) - h->block, to = from + 3 * h->block;
+    const fvi_span left = pooled_span(h, from - h->reach, from), right = pooled_span(h, to, to + h->reach);
+    return fvi_pattern_bits(leaf, left.from, left.to) | fvi_pattern_bits(leaf, right.from, right.to);
+}
+
 static void prepare(const fvi_select *s) {
     head *h = s->head_state;
     *h = (head){.block = (int64_t)s->value[0],
@@ -94,23 +120,23 @@ static void prepare(const fvi_select *s) {
                 .factor = (int64_t)s->value[2],
                 .globals = (int64_t)s->value[4],
                 .causal = s->sight->causal,
-                .sparse = (uint64_t *)(h + 1)};
-    for (int64_t b = 0; b < fvi_ceil_div(s->sight->n_kv, FVI_BLOCK); b++) {
+                .sparse = (uint64_t *)((uint8_t *)h + fvi_round_up(sizeof(head), 64))};
+    const int64_t blocks = fvi_ceil_div(s->sight->n_kv, FVI_BLOCK);
+    for (int64_t b = 0; b < blocks; b++) {
         h->sparse[b] = 0;
     }
-    if (h->reach > 0 && (int64_t)s->value[3] == REDUCE_NORM) {
+    if (fvi_lsg_pools(s->value)) {
+        fvi_lsg_pool(s, (uint8_t *)h->sparse + fvi_round_up(blocks * (int64_t)sizeof(uint64_t), 64), &h->pooled);
+        h->pooled.seen = seen_pooled;
+        h->pooled.arg = h;
+    } else if (h->reach > 0 && ((int64_t)s->value[3] == FVI_LSG_NORM || h->factor == 1)) {
         keep_by_norm(s, h);
     } else if (h->reach > 0) {
-        keep_by_number(s, h, (int64_t)s->value[3] == REDUCE_BLOCK_STRIDE);
+        keep_by_number(s, h, (int64_t)s->value[3] == FVI_LSG_BLOCK_STRIDE);
     }
 }
 
 /* ---- what a row sees ---- */
-
-/* The first key of the block that the row is in, less that of block 0. */
-static int64_t own_block(const head *h, int64_t position) {
-    return fvi_pattern_floor(position - h->globals, h->block) + h->globals;
-}
 
 static uint64_t seen(const void *arg, int64_t position, int64_t block) {
     const head *h = arg;
@@ -131,6 +157,12 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     int64_t to = fvi_max((last + 2 * h->block + h->reach - 1) / FVI_BLOCK + 1, from);
     index->seen = seen;
     index->seen_arg = h;
+    if (h->pooled.n > 0 && q->last >= h->globals) {
+        const fvi_span span =
+            pooled_span(h, first - h->block - h->reach, (h->causal ? last - h->block : last + 2 * h->block + h->reach));
+        index->entries = &h->pooled;
+        index->entry_leaves = (fvi_span){span.from / FVI_BLOCK, fvi_ceil_div(span.to, FVI_BLOCK)};
+    }
     if (q->first < h->globals) {
         fvi_pattern_rows(s, q, 0, end, index);
         return;
@@ -149,9 +181,10 @@ static const char *refuse(const double *value, const fvi_extent *extent) {
     if (block % factor != 0 || sparse % factor != 0) {
         return "lsg: block and sparse must be multiples of factor";
     }
-    return sparse > 0 && (block % chunk != 0 || sparse % (block / factor) != 0)
-               ? "lsg: sparse must be a multiple of block / factor, and divide block where it is smaller"
-               : NULL;
+    if (sparse > 0 && (block % chunk != 0 || sparse % (block / factor) != 0)) {
+        return "lsg: sparse must be a multiple of block / factor, and divide block where it is smaller";
+    }
+    return fvi_lsg_pool_refuse(value);
 }
 
 const fvi_selector fvi_select_lsg = {.query_block = 64,

@@ -49,6 +49,27 @@ typedef struct fvi_more {
     const float *value;
 } fvi_more;
 
+/* Entries of a head's index that are no keys, such as means of keys: rows of their own, which prepare left in head_state. They
+ * are folded after the keys, in leaves of 64. A row sees what `seen` shows it and the problem's masks by position leave: masks by
+ * key and biases, which know keys alone, do not reach them. Of prompts only. */
+typedef struct fvi_entries {
+    int64_t n;
+    const float *k, *v;      /* (n, d_k), (n, d_v), in the basis of the sight's rows */
+    const int32_t *position; /* (n) not descending: of the last key that an entry knows of */
+    const float *log_weight; /* (n) to the base 2, -inf: it is not there; NULL: each weighs as a key does */
+    uint64_t (*seen)(const void *arg, int64_t position, int64_t leaf); /* of entries 64 leaf .. */
+    const void *arg;
+} fvi_entries;
+
+/* A few rows with a leaf of keys. */
+typedef struct fvi_pairs {
+    int n, keys;             /* 16 and 64 at most */
+    const int64_t *position; /* (n) of the rows */
+    const int32_t *key;      /* (keys) ascending */
+    float *s;                /* (n, 64) scores, logarithms to the base 2 */
+    uint64_t *seen;          /* (n) */
+} fvi_pairs;
+
 /* Scores of a few rows (64 at most) with a leaf. */
 typedef struct fvi_scores {
     int n;
@@ -80,8 +101,14 @@ typedef struct fvi_index {
     uint64_t *apart; /* (ceil(blocks / 64)) bit b: rows differ in block b */
     fvi_index_seen *seen;
     const void *seen_arg;
-    fvi_sieve sieve; /* keep is NULL: none */
-    bool fell_back;  /* the method gave up on this tile: it is dense, and counted */
+    /* NULL, or what is asked in place of `seen` while leaves that have keys of blocks apart are folded: clears bits of keys that
+     * a row does not visit, and adds to scores the logarithms of what pairs weigh. Such a leaf may have keys of other blocks too,
+     * to be left alone. */
+    void (*weigh)(const void *seen_arg, const fvi_pairs *pairs);
+    const fvi_entries *entries; /* NULL: none */
+    fvi_span entry_leaves;      /* those that rows of the tile visit */
+    fvi_sieve sieve;            /* keep is NULL: none */
+    bool fell_back;             /* the method gave up on this tile: it is dense, and counted */
 } fvi_index;
 
 /* What an index selector works with. `head_state` was filled by prepare and may not be changed by tile, which many threads call
@@ -144,7 +171,7 @@ extern const fvi_selector fvi_select_sale;       /* threshold, local, dense */
 extern const fvi_selector fvi_select_spargeattn; /* sim, cdf, topk, sink, pv */
 extern const fvi_selector fvi_select_top_theta;  /* theta, k, sdc, scale, vmc, missing */
 extern const fvi_selector fvi_select_hepos;      /* stride */
-extern const fvi_selector fvi_select_lsg;        /* block, sparse, factor, reduction, globals */
+extern const fvi_selector fvi_select_lsg;        /* block, sparse, factor, reduction, globals, rounds, seed, mass */
 extern const fvi_selector fvi_select_masformer;  /* dense, size, form */
 extern const fvi_selector fvi_select_moa;        /* alpha, beta */
 extern const fvi_selector fvi_select_power;      /* block, window, sinks */
@@ -159,6 +186,7 @@ extern const fvi_selector fvi_select_sample_attention; /* alpha, rows, window */
 extern const fvi_selector fvi_select_xattention;       /* stride, threshold */
 
 extern const fvi_selector fvi_select_hip;       /* k, block_q, block_k, window, sinks, stride, center */
+extern const fvi_selector fvi_select_hyper;     /* block, samples, least, projections, seed, chunk */
 extern const fvi_selector fvi_select_dam;       /* none */
 extern const fvi_selector fvi_select_dhsa;      /* budget, density, chunk, local, sinks, norm */
 extern const fvi_selector fvi_select_longheads; /* chunk, length */

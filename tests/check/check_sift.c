@@ -53,11 +53,45 @@ static void check_rows(const fvi_sift_ops *ops, const char *level, int rows, fvi
     guard_free(&s), guard_free(&most), guard_free(&seen), guard_free(&theta);
 }
 
+static void check_weights(const fvi_sift_ops *ops, const char *level, int rows, fvi_rng *r) {
+    guard s = guard_make((size_t)rows * 256, 64, true), seen = guard_make((size_t)rows * 8, 8, true);
+    guard own = guard_make((size_t)rows * 4, 4, true);
+    float *sv = (float *)s.data, before[40 * 64], weight[64];
+    uint64_t *ev = (uint64_t *)seen.data, seen_before[40], in = bits(r);
+    int32_t *ov = (int32_t *)own.data, block[64];
+    for (int j = 0; j < 64; j++) {
+        block[j] = (int32_t)fvi_rng_below(r, 3);
+        weight[j] = fvi_rng_below(r, 2) == 0 ? -INFINITY : (float)fvi_rng_below(r, 5) / 4;
+    }
+    for (int i = 0; i < rows * 64; i++) {
+        before[i] = sv[i] = score(r);
+    }
+    for (int i = 0; i < rows; i++) {
+        seen_before[i] = ev[i] = bits(r);
+        ov[i] = (int32_t)fvi_rng_below(r, 3);
+    }
+    ops->weigh(sv, rows, ov, block, weight, in, ev);
+    for (int i = 0; i < rows; i++) {
+        bool scores = true, sees = true;
+        for (int j = 0; j < 64; j++) {
+            const bool inside = in >> j & 1, mine = block[j] == ov[i], visited = !inside || mine || weight[j] > -INFINITY;
+            const float x = before[i * 64 + j], want = inside && !mine ? x + weight[j] : x, got = sv[i * 64 + j];
+            scores = scores && (!visited || got == want || (isnan(got) && isnan(want)));
+            sees = sees && (ev[i] >> j & 1) == ((seen_before[i] >> j & 1) && visited);
+        }
+        expect(scores, "weights", level, rows, i);
+        expect(sees, "weighed keys", level, rows, i);
+    }
+    expect(guard_intact(&s) && guard_intact(&seen) && guard_intact(&own), "guards of weights", level, rows, 0);
+    guard_free(&s), guard_free(&seen), guard_free(&own);
+}
+
 static void check_level(const fvi_sift_ops *ops, const char *level) {
     fvi_rng r = {5};
     for (int rows = 0; rows <= 40; rows++) {
         for (int round = 0; round < 20; round++) {
             check_rows(ops, level, rows, &r);
+            check_weights(ops, level, rows, &r);
         }
     }
 }

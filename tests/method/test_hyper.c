@@ -1,102 +1,12 @@
 /* test_hyper.c - HyperAttention against weights of pairs made in double, against the official code's outputs, and against exact
  * attention. */
 #include "heads_test.h"
+#include "hyper_test.h"
 #include "structured_test.h"
 
 static int64_t draw(void *user, int64_t head, int64_t first, int64_t keys, int64_t sample) {
     (void)user;
     return (first * 7 + 13 * head + 31 * sample + sample * sample) % keys;
-}
-
-typedef struct hashed {
-    int64_t row;
-    int code;
-} hashed;
-
-static int by_code(const void *a, const void *b) {
-    const hashed *x = a, *y = b;
-    return x->code != y->code ? x->code - y->code : (x->row > y->row) - (x->row < y->row);
-}
-
-/* Rows first .. first + n - 1 in the order of the places that a Gray code gives to their signs. */
-static hashed *sorted(const fv_hyper *h, const float *x, int64_t first, int64_t n) {
-    hashed *list = malloc((size_t)n * sizeof *list);
-    for (int64_t i = 0; i < n; i++) {
-        int bits = 0, code = 0;
-        for (int64_t r = 0; r < h->projections; r++) {
-            double s = 0;
-            for (int64_t c = 0; c < h->d_k; c++) {
-                s += (double)x[(first + i) * h->d_k + c] * (double)h->projection[c * h->projections + r];
-            }
-            bits |= (s > 0) << r;
-        }
-        for (int r = (int)h->projections - 1; r >= 0; r--) { /* a set bit turns what follows round */
-            code |= (bits >> r & 1) ^ (r + 1 < h->projections ? bits >> (r + 1) & 1 : 0) ? 1 << r : 0;
-        }
-        list[i] = (hashed){first + i, code};
-    }
-    qsort(list, (size_t)n, sizeof *list, by_code);
-    return list;
-}
-
-/* weight (n_q, n_kv) += what each pair counts. */
-static void count(const fv_hyper *h, const float *q, const float *k, int64_t head, int64_t q0, int64_t nq, int64_t k0, int64_t nk,
-                  bool causal, int64_t length, double *weight) {
-    if (causal && length > h->least) {
-        int64_t half = length / 2 + length % 2, rest = length - half;
-        count(h, q, k, head, q0, half, k0, half, true, half, weight);
-        count(h, q, k, head, q0 + half, rest, k0 + half, rest, true, rest, weight);
-        count(h, q, k, head, q0 + half, rest, k0, half, false, half, weight);
-        return;
-    }
-    if (causal || length < h->least) {
-        for (int64_t i = q0; i < q0 + nq; i++) {
-            for (int64_t j = k0; j < k0 + nk && (!causal || j <= i); j++) {
-                weight[i * h->n_kv + j] += 1;
-            }
-        }
-        return;
-    }
-    hashed *rows = sorted(h, q, q0, nq), *keys = sorted(h, k, k0, nk);
-    int64_t blocks = (nk + h->block - 1) / h->block, padded = (nq + h->block - 1) / h->block * h->block;
-    int64_t row_block = (padded + blocks - 1) / blocks;
-    for (int64_t r = 0; r < nq; r++) {
-        for (int64_t c = 0; c < nk; c++) {
-            weight[rows[r].row * h->n_kv + keys[c].row] += r / row_block == c / h->block;
-        }
-        for (int64_t s = 0; s < h->samples && nq > row_block && nk > h->block; s++) {
-            int64_t place = draw(NULL, head, k0, nk, s);
-            if (place / h->block != r / row_block) {
-                weight[rows[r].row * h->n_kv + keys[place].row] += (double)nk / (double)h->samples;
-            }
-        }
-    }
-    free(rows);
-    free(keys);
-}
-
-static double weighted_row(const fv_hyper *h, const float *q, const float *k, const float *v, const double *weight, double *out) {
-    double top = -INFINITY, sum = 0, *s = malloc((size_t)h->n_kv * sizeof *s);
-    for (int64_t j = 0; j < h->n_kv; j++) {
-        s[j] = 0;
-        for (int64_t c = 0; c < h->d_k; c++) {
-            s[j] += (double)q[c] * (double)k[j * h->d_k + c] / sqrt((double)h->d_k);
-        }
-        top = weight[j] > 0 ? fmax(top, s[j]) : top;
-    }
-    memset(out, 0, (size_t)h->d_v * sizeof *out);
-    for (int64_t j = 0; j < h->n_kv; j++) {
-        double w = weight[j] > 0 ? weight[j] * exp(s[j] - top) : 0;
-        sum += w;
-        for (int64_t c = 0; c < h->d_v; c++) {
-            out[c] += w * (double)v[j * h->d_v + c];
-        }
-    }
-    for (int64_t c = 0; c < h->d_v; c++) {
-        out[c] /= sum;
-    }
-    free(s);
-    return top + log(sum);
 }
 
 static fv_hyper hyper_of(const heads *x, bool causal, int64_t block, int64_t samples, int64_t least, const float *projection) {
@@ -130,7 +40,7 @@ static void formula_holds_if(fv_context *ctx, const heads *x, bool causal, const
         double *weight = calloc((size_t)(x->n * x->n), sizeof *weight);
         const float *q = x->q + head * x->n * x->d, *k = x->k + head / (x->h_q / x->h_kv) * x->n * x->d;
         const float *v = x->v + head / (x->h_q / x->h_kv) * x->n * x->d;
-        count(&h, q, k, head, 0, x->n, 0, x->n, causal, x->n, weight);
+        count(&h, q, k, head, 0, 0, x->n, 0, x->n, causal, x->n, weight);
         for (int64_t i = 0; i < x->n; i += 3) {
             double lse = weighted_row(&h, q + i * x->d, k, v, weight + i * x->n, out);
             worst = fmax(worst, fabs(lse - (double)x->lse[head * x->n + i]));
@@ -228,7 +138,7 @@ static void report_holds(fv_context *ctx) {
     CHECK(fv_hyper_measure(ctx, &h, 1, x.q, x.k, &r) == FV_OK, "%s", fv_message(ctx));
     double *block = calloc(200 * 200, sizeof *block), *all = calloc(200 * 200, sizeof *all), column[200] = {0};
     double least = INFINITY, most = 0, mass = 0, alpha = 0;
-    count(&h, x.q + 200 * 32, x.k, 1, 0, 200, 0, 200, false, 200, block);
+    count(&h, x.q + 200 * 32, x.k, 1, 0, 0, 200, 0, 200, false, 200, block);
     for (int i = 0; i < 200; i++) {
         double sum = 0, rest = 0;
         for (int j = 0; j < 200; j++) {

@@ -36,6 +36,7 @@ static const choice choices[] = {
     {.name = "halonet", .values = ":width=32:height=24:fallback=0"},
     {.name = "hepos", .values = ":stride=3:fallback=0", .both_ways = true},
     {.name = "hip", .values = ":k=64:window=64:sinks=4:fallback=0"},
+    {.name = "hyper-attention", .values = ":block=64:samples=0:least=128:fallback=0"},
     {.name = "longheads", .values = ":chunk=64:length=256:fallback=0", .by_values = true},
     {.name = "lsg", .values = ":block=64:sparse=64:factor=4:fallback=0"},
     {.name = "masformer", .values = ":dense=0:size=128:fallback=0"},
