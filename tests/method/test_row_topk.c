@@ -97,8 +97,8 @@ int main(void) {
     if (fv_context_create(NULL, &ctx) != FV_OK) {
         return 1;
     }
-    static const int64_t k[] = {1, 7, 64, 300};
-    for (int i = 0; i < 4; i++) {
+    static const int64_t k[] = {1, 20, 300};
+    for (int i = 0; i < 3; i++) {
         on_all_heads(ctx, repeated, holds, &k[i]);
     }
     heads x = heads_make(9, 4, 2, 500, 32);
