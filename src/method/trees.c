@@ -94,7 +94,7 @@ static const fvi_method_row row[] = {
               .n_parameters = 6},
      .selector = &fvi_select_hyper,
      .masks_only = true,
-     .break_even = 8192},
+     .break_even = 4096},
     {.info = {.name = "longheads",
               .title = "whole chunks that each query picks by their summaries (positions are not re-indexed yet)",
               .paper = "Lu et al., LongHeads: Multi-Head Attention is Secretly a Long Context Processor, 2024",
