@@ -24,7 +24,7 @@ RECIPES = [
     "block-topk:blocks=64",
 ]
 OTHERS = [
-    "minference@", "flexprefill:gamma=0.95", "spargeattn", "sale", "dam@", "dilated", "gna", "longheads", "lsg", "masformer", "moa",
+    "minference@", "flexprefill:gamma=0.95", "spargeattn", "sale", "dam@", "dilated", "gna", "hyper-attention", "longheads", "lsg", "masformer", "moa",
     "power-attention", "s2-attention", "sinks:sinks=64:size=2048", "sparse-fixed", "sparse-strided", "star-attention",
     "top-theta@", "random:density=0.1", "delta(flexprefill)",
 ]
