@@ -46,7 +46,8 @@ static int write_tile(void *user, const fv_index_tile *t) {
             fprintf(w->file, "%" PRId64 ", %" PRId64, t->first, t->first + t->n);
         }
     }
-    fprintf(w->file, "], \"ordered\": %s, \"dense\": %s, ", t->row ? "true" : "false", t->fell_back ? "true" : "false");
+    fprintf(w->file, "], \"ordered\": %s, \"dense\": %s, \"entries\": %" PRId64 ", ", t->row ? "true" : "false",
+            t->fell_back ? "true" : "false", t->entries);
     write_keys(w->file, t);
     fputs("}", w->file);
     w->first = false;

@@ -105,6 +105,7 @@ typedef struct fv_index_tile {
     int64_t offset;     /* position of row 0 */
     int64_t n_kv;
     const uint64_t *key; /* (ceil(n_kv / 64)) */
+    int64_t entries;     /* that are no keys (pooled ones): those in the leaves of 64 that some row of the tile visits */
     bool fell_back;
     const void *inside; /* the library's */
 } fv_index_tile;

@@ -20,6 +20,13 @@ bool fv_index_sees(const fv_index_tile *tile, int64_t row, int64_t key) {
            fvi_rule_sees_all(&index->rule, position, position, key, key + 1);
 }
 
+static int64_t entries_of(const fvi_index *index) {
+    if (index->entries == NULL) {
+        return 0;
+    }
+    return fvi_max(0, fvi_min(index->entry_leaves.to * FVI_LEAF, index->entries->n) - index->entry_leaves.from * FVI_LEAF);
+}
+
 static fv_status visit_items(const fvi_job *j, fv_on_index on_index, void *user) {
     const fv_plan *plan = j->plan;
     fvi_scratch scratch;
@@ -40,6 +47,7 @@ static fv_status visit_items(const fvi_job *j, fv_on_index on_index, void *user)
                               .offset = item->offset,
                               .n_kv = item->n_kv,
                               .key = index.key,
+                              .entries = entries_of(&index),
                               .fell_back = index.fell_back,
                               .inside = &view};
         if (on_index(user, &tile) != 0) {

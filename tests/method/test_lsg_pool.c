@@ -297,6 +297,53 @@ static void halves_hold(fv_context *ctx, fv_context *alone, const char *recipe) 
     heads_free(&x);
 }
 
+/* Entries have no column in a bias and no place in a key mask. */
+static void masks_hold(fv_context *ctx, const char *recipe) {
+    heads x = heads_make(6, 4, 2, 400, 32);
+    const int64_t n = x.h_q * x.n * x.d;
+    float *plain = malloc((size_t)n * sizeof *plain), *bias = calloc((size_t)(x.n * x.n), sizeof *bias);
+    uint8_t *mask = malloc((size_t)x.n);
+    memset(mask, 1, (size_t)x.n);
+    heads_run(ctx, recipe, &x);
+    memcpy(plain, x.out, (size_t)n * sizeof *plain);
+    for (int kind = 0; kind < 2; kind++) {
+        fv_problem p = fv_problem_default();
+        p.h_q = x.h_q;
+        p.h_kv = x.h_kv;
+        p.n_q = p.n_kv = x.n;
+        p.d_k = p.d_v = x.d;
+        p.causal = true;
+        p.has_bias = kind == 0;
+        p.has_key_mask = kind == 1;
+        CHECK(fv_recipe_parse(ctx, recipe, (fv_recipe **)&p.recipe) == FV_OK, "%s", fv_message(ctx));
+        fv_plan *plan = NULL;
+        CHECK(fv_plan_create(ctx, &p, &plan) == FV_OK, "%s", fv_message(ctx));
+        const size_t bytes = fv_plan_workspace(plan);
+        void *workspace = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        fv_run run = part_run(&x, 0, x.n, x.n);
+        if (kind == 0) {
+            run.bias = fv_tensor_view(bias, FV_F32, 1, 1, x.n, x.n);
+            run.bias.shape[1] = x.h_q;
+            run.bias.stride[1] = 0;
+        } else {
+            run.key_mask = mask;
+        }
+        CHECK(fv_plan_run(plan, &run, workspace, bytes) == FV_OK, "%s", fv_message(ctx));
+        double worst = 0;
+        for (int64_t i = 0; i < n; i++) {
+            worst = fmax(worst, fabs((double)plain[i] - (double)x.out[i]));
+        }
+        CHECK(worst < 1e-6, "%s: off by %g under a %s that changes nothing", recipe, worst, kind == 0 ? "bias" : "key mask");
+        free(workspace);
+        fv_plan_destroy(plan);
+        fv_recipe_destroy((fv_recipe *)p.recipe);
+    }
+    free(plain);
+    free(bias);
+    free(mask);
+    heads_free(&x);
+}
+
 int main(void) {
     fv_context *ctx, *alone;
     if (fv_context_create(&(fv_context_options){.threads = 3}, &ctx) != FV_OK ||
@@ -317,6 +364,7 @@ int main(void) {
     golden_holds(ctx, "lsh-causal", (form){64, 32, 2, 5, 3, 2, 7, 0}, true);
     halves_hold(ctx, alone, "prefill=lsg:block=64:sparse=128:factor=4:reduction=3:mass=1:fallback=0");
     halves_hold(ctx, alone, "prefill=lsg:block=64:sparse=128:factor=4:reduction=5:fallback=0");
+    masks_hold(ctx, "prefill=lsg:block=64:sparse=64:factor=4:reduction=3:fallback=0");
     heads x = heads_make(3, 4, 2, 500, 32);
     dense_holds(ctx, "prefill=lsg:block=64:sparse=512:factor=1:reduction=3:fallback=0", &x);
     dense_holds(ctx, "prefill=lsg:block=250:sparse=250:factor=2:reduction=5:fallback=0", &x);
