@@ -332,7 +332,9 @@ static void predictor_holds_on(fv_context *ctx, heads text, heads x, int64_t chu
         found += n > 300 && edge != NULL ? edges_found(edge, n, cut, count) / HEADS : 1.0 / HEADS;
     }
     CHECK(unsure <= 2, "%s, n %d: %d are too close to tell", recipe, (int)n, (int)unsure);
-    printf("n %d, d %d, chunk %d: %.0f%% of topics found\n", (int)n, (int)d, (int)chunk, 100 * found);
+    if (n > 300 && edge != NULL) {
+        printf("n %d, d %d, chunk %d: %.0f%% of topics found\n", (int)n, (int)d, (int)chunk, 100 * found);
+    }
     CHECK(chunk != 16 || found > 0.9, "%s, n %d: %g of topics found", recipe, (int)n, found);
     parts_hold(ctx, recipe, &all, &x, &s);
     free(s.at);
