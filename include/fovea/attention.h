@@ -181,6 +181,8 @@ FV_API const char *fv_recipe_profile_path(const fv_recipe *recipe, fv_phase phas
 FV_API const fv_profile *fv_recipe_profile(const fv_recipe *recipe, fv_phase phase);
 /* Gives the recipe a profile of its method; on FV_OK the recipe owns it. Before plans are made of it. */
 FV_API fv_status fv_recipe_attach(fv_recipe *recipe, fv_phase phase, fv_profile *profile);
+/* The same, but the profile stays the caller's: it outlives the recipe and its plans. Its numbers may change between runs. */
+FV_API fv_status fv_recipe_lend(fv_recipe *recipe, fv_phase phase, const fv_profile *profile);
 
 /* ---- calibration: where profiles come from ---- */
 

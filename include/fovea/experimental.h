@@ -159,6 +159,49 @@ typedef struct fv_gna_forecast {
  * about 13 bytes a token. NULL costs: the default. */
 FV_API fv_status fv_gna_predict(fv_context *ctx, const fv_gna *problem, const fv_gna_costs *costs, fv_gna_forecast *out);
 
+/* ---- MoA: which elastic span each head gets --------------------------------------------------------------------------- */
+
+/* Fu et al., MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024. Under a rule a head sees,
+ * of a prompt of N keys, the first 64 and the alpha + beta N before a row. The method is `moa` of recipes; fv_calibrate finds the
+ * rules of a model; this is the search behind it, for losses of any origin. */
+typedef struct fv_moa_rule {
+    double alpha, beta;
+} fv_moa_rule;
+
+/* What is searched: alpha from -shortest to profiled in steps of about `step`, `betas` values from 0 to 1. Rules whose span is
+ * not positive at `shortest`, or longer than the prompt at `profiled` or `longest`, are left out. */
+typedef struct fv_moa_grid {
+    int64_t shortest, profiled, longest; /* prompts: of all, of the longest that was profiled, of all */
+    int64_t step, betas;                 /* 1024 and 9 in the paper */
+} fv_moa_grid;
+/* Writes at most `room` rules, shorter spans at `longest` first; returns how many there are. */
+FV_API int64_t fv_moa_rules(const fv_moa_grid *grid, fv_moa_rule *out, int64_t room);
+/* Blocks of 64 that the rule's span has in a prompt of `blocks`, the row's own among them: 1..blocks. */
+FV_API int64_t fv_moa_span(fv_moa_rule rule, int64_t blocks);
+/* Blocks that a row may see of `blocks` before it, sink block included, as a share. */
+FV_API double fv_moa_density(fv_moa_rule rule, int64_t blocks);
+
+enum { FV_MOA_LOSSES = 4, FV_MOA_LIMITS = 4 };
+typedef struct fv_moa_problem {
+    int64_t heads, rules;
+    int64_t losses;      /* profiled lengths, 1..FV_MOA_LOSSES */
+    const double *loss;  /* (losses, heads, rules), not negative */
+    int64_t budgets;     /* lengths with a density bound */
+    const double *cost;  /* (budgets, rules): density */
+    const double *bound; /* (budgets): of the mean density over heads */
+    int64_t limit;       /* nodes that a choice may take; where they do not suffice, the best choice found counts */
+} fv_moa_problem;
+typedef struct fv_moa_plans {
+    int64_t n, room, heads, losses;
+    int32_t *rule; /* (n, heads) */
+    double *loss;  /* (n, losses) */
+    bool exact;    /* no choice ran into the limit */
+} fv_moa_plans;
+/* The plans that no other found one beats. FV_ERR_UNSUPPORTED where no choice keeps to the bounds. Release with
+ * fv_moa_plans_free, whatever the status. */
+FV_API fv_status fv_moa_search(fv_context *ctx, const fv_moa_problem *problem, fv_moa_plans *out);
+FV_API void fv_moa_plans_free(fv_context *ctx, fv_moa_plans *plans);
+
 /* ---- work of decoding ------------------------------------------------------------------------------------------------- */
 
 /* Sanovar et al., Lean Attention, 2024. How evenly a batch of one-row decodes with uneven lengths lies on workers: keys that each

@@ -133,6 +133,8 @@ typedef struct fv_session_options {
     int64_t chunk;               /* prompt tokens worked on at once, 1..1024; 0: 512. Does not change results */
     fv_calibration *calibration; /* watches the prompts, each of which then runs when it is finished; borrowed. NULL: none */
     float max_error;             /* of a prompt's heads: see fv_problem. A prompt then runs when it is finished. 0: off */
+    const fv_profile *profile;   /* of the recipe's prefill method, in place of a file's; borrowed, for forks too. Its numbers
+                                  * may change between prompts. Such a session cannot be saved. NULL: none */
 } fv_session_options;
 FV_API fv_session_options fv_session_options_default(void);
 

@@ -1,7 +1,9 @@
-/* calibrate.c - a method's profile for a model: prompts from a text run densely while the method looks at their heads. */
-#include "lab/lab.h"
+/* calibrate.c - a method's profile for a model: prompts from a text run densely while the method looks at their heads. What
+ * some methods want to know is no head's alone but the model's answer: they run it themselves. */
+#include "lab/calibrate_moa.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef struct calibrating {
     const fv_calibrate_options *options;
@@ -51,11 +53,6 @@ static fv_status watch(calibrating *c, int32_t *token, int64_t n) {
 
 static fv_status watch_all(calibrating *c, fv_tokens *tokens) {
     const fv_calibrate_options *o = c->options;
-    if (tokens->n < o->tokens * o->prompts) {
-        return fvi_fail(fv_model_context(c->model), FV_ERR_RANGE,
-                        "calibrate: the text has %lld tokens, %lld prompts of %lld need %lld: give a longer text or fewer",
-                        (long long)tokens->n, (long long)o->prompts, (long long)o->tokens, (long long)(o->tokens * o->prompts));
-    }
     const int64_t apart = tokens->n / o->prompts; /* prompts come from all over the text */
     fv_status status = FV_OK;
     for (c->prompt = 0; c->prompt < o->prompts && status == FV_OK; c->prompt++) {
@@ -64,7 +61,7 @@ static fv_status watch_all(calibrating *c, fv_tokens *tokens) {
     return status;
 }
 
-static fv_status find(calibrating *c, const fv_recipe *recipe, fv_profile **out) {
+static fv_status find(calibrating *c, const fv_recipe *recipe, fv_tokens *tokens, fv_profile **out) {
     const fv_calibrate_options *o = c->options;
     fv_model_facts f;
     fv_model_describe(c->model, &f);
@@ -76,23 +73,42 @@ static fv_status find(calibrating *c, const fv_recipe *recipe, fv_profile **out)
                                             .tokens = o->tokens,
                                             .prompts = o->prompts,
                                             .budget = o->budget};
-    fv_context *ctx = fv_model_context(c->model);
-    fv_status status = fv_calibration_create(ctx, recipe, &options, &c->calibration);
-    fv_tokens tokens = {0};
+    fv_status status = fv_calibration_create(fv_model_context(c->model), recipe, &options, &c->calibration);
     if (status == FV_OK) {
-        status = fv_tokenize(ctx, fv_model_vocab(c->model), o->text, o->size, false, &tokens);
-    }
-    if (status == FV_OK) {
-        status = watch_all(c, &tokens);
+        status = watch_all(c, tokens);
     }
     if (status == FV_OK) {
         status = fv_calibration_find(c->calibration, out);
     }
-    if (status == FV_OK) {
-        fv_profile_set_model(*out, fv_model_fingerprint(c->model));
-    }
-    fv_tokens_release(ctx, &tokens);
     fv_calibration_destroy(c->calibration);
+    return status;
+}
+
+/* Methods that run the model themselves. */
+static const struct {
+    const char *method;
+    fv_status (*find)(fv_model *model, const fv_calibrate_options *options, fv_tokens *tokens, fv_profile **out);
+} on_models[] = {{"moa", fvi_calibrate_moa}};
+
+static fv_status find_by(fv_model *model, const fv_calibrate_options *options, const fv_recipe *recipe, fv_tokens *tokens,
+                         fv_profile **out) {
+    for (size_t i = 0; i < sizeof on_models / sizeof *on_models; i++) {
+        if (strcmp(on_models[i].method, fv_recipe_method(recipe, FV_PREFILL)) == 0) {
+            return on_models[i].find(model, options, tokens, out);
+        }
+    }
+    calibrating c = {.options = options, .model = model};
+    return find(&c, recipe, tokens, out);
+}
+
+static fv_status tokenize(fv_model *model, const fv_calibrate_options *o, fv_tokens *tokens) {
+    fv_context *ctx = fv_model_context(model);
+    fv_status status = fv_tokenize(ctx, fv_model_vocab(model), o->text, o->size, false, tokens);
+    if (status == FV_OK && tokens->n < o->tokens * o->prompts) {
+        status = fvi_fail(ctx, FV_ERR_RANGE,
+                          "calibrate: the text has %lld tokens, %lld prompts of %lld need %lld: give a longer text or fewer",
+                          (long long)tokens->n, (long long)o->prompts, (long long)o->tokens, (long long)(o->tokens * o->prompts));
+    }
     return status;
 }
 
@@ -103,11 +119,19 @@ fv_status fv_calibrate(fv_model *model, const fv_calibrate_options *options, fv_
         return fvi_fail(ctx, FV_ERR_ARGUMENT, "calibrate: give a text, and at least 1 prompt of at least 1 token");
     }
     fv_recipe *recipe;
+    fv_tokens tokens = {0};
     fv_status status = fv_recipe_parse(ctx, options->recipe, &recipe);
-    if (status == FV_OK) {
-        calibrating c = {.options = options, .model = model};
-        status = find(&c, recipe, out);
-        fv_recipe_destroy(recipe);
+    if (status != FV_OK) {
+        return status;
     }
+    status = tokenize(model, options, &tokens);
+    if (status == FV_OK) {
+        status = find_by(model, options, recipe, &tokens, out);
+    }
+    if (status == FV_OK) {
+        fv_profile_set_model(*out, fv_model_fingerprint(model));
+    }
+    fv_tokens_release(ctx, &tokens);
+    fv_recipe_destroy(recipe);
     return status;
 }

@@ -1,5 +1,17 @@
-/* moa_search.c - see moa_search.h. */
-#include "method/moa_search.h"
+/* moa_search.c - MoA's offline search: which elastic span each head gets, from what each span loses.
+ *
+ * Fu et al.: MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024, and
+ * thu-nics/MoA (elastic_generate.py, optimizer.py): a rule (alpha, beta) a head, least loss at each profiled length, mean density
+ * within a bound at each length. The losses of several lengths are several objectives: each is made least in turn while the
+ * others stay within limits (the epsilon-constraint method, four limits between the best and the worst value of each), and plans
+ * that another beats in all are dropped. Which of the plans is best is for a measurement at a length that was not profiled
+ * (src/lab/calibrate_moa.c, where the losses come from too).
+ *
+ * Differs: the code asks a commercial solver and we branch and bound, by Lagrangian bounds; its lower limits (on density, and of
+ * each range of a loss) only cut plans off that are better, and are left out; so is its limit of two rules a layer, which served
+ * its kernels. */
+#include "base/base.h"
+#include "fovea/experimental.h"
 
 #include <math.h>
 #include <string.h>
@@ -8,15 +20,15 @@ enum { BLOCK = 64, ROUNDS = 200 };
 
 /* ---- rules ----------------------------------------------------------------------------------------------------------- */
 
-static double span_at(fvi_moa_rule r, int64_t n) { return r.alpha + r.beta * (double)n; }
+static double span_at(fv_moa_rule r, int64_t n) { return r.alpha + r.beta * (double)n; }
 
-int64_t fvi_moa_rules(const fvi_moa_grid *g, fvi_moa_rule *out, int64_t room) {
+int64_t fv_moa_rules(const fv_moa_grid *g, fv_moa_rule *out, int64_t room) {
     int64_t alphas = (g->profiled + g->shortest) / g->step + 1, n = 0;
     for (int64_t k = 0; k < alphas * g->betas; k++) {
         int64_t a = k / g->betas, b = k % g->betas;
         double part = alphas > 1 ? (double)a / (double)(alphas - 1) : 0;
-        fvi_moa_rule r = {-(double)g->shortest + part * (double)(g->profiled + g->shortest),
-                          g->betas > 1 ? (double)b / (double)(g->betas - 1) : 0};
+        fv_moa_rule r = {-(double)g->shortest + part * (double)(g->profiled + g->shortest),
+                         g->betas > 1 ? (double)b / (double)(g->betas - 1) : 0};
         if (span_at(r, g->shortest) <= 0 || span_at(r, g->profiled) > (double)g->profiled ||
             span_at(r, g->longest) > (double)g->longest) {
             continue;
@@ -34,31 +46,20 @@ int64_t fvi_moa_rules(const fvi_moa_grid *g, fvi_moa_rule *out, int64_t room) {
     return n;
 }
 
-static int64_t span_blocks(fvi_moa_rule r, int64_t blocks) {
+int64_t fv_moa_span(fv_moa_rule r, int64_t blocks) {
     double span = floor(r.alpha / BLOCK) + r.beta * (double)blocks;
     return span < 1 ? 1 : (int64_t)fmin(span, (double)blocks);
 }
 
-double fvi_moa_density(fvi_moa_rule r, int64_t blocks) {
-    return (double)fvi_min(span_blocks(r, blocks) + 1, blocks) / (double)blocks;
-}
-
-double fvi_moa_lost(fvi_moa_rule r, const float *influence, int64_t blocks) {
-    double lost = 0;
-    int64_t span = span_blocks(r, blocks);
-    for (int64_t i = 0; i < blocks; i++) {
-        for (int64_t j = 1; j <= i - span; j++) {
-            lost += influence[i * blocks + j];
-        }
-    }
-    return lost;
+double fv_moa_density(fv_moa_rule r, int64_t blocks) {
+    return (double)fvi_min(fv_moa_span(r, blocks) + 1, blocks) / (double)blocks;
 }
 
 /* ---- one choice: least loss of one kind under all limits --------------------------------------------------------------- */
 
 /* Limits are rows: densities first, then losses. What is used of them is scaled, so that each limit is 1. */
 typedef struct search {
-    const fvi_moa_problem *p;
+    const fv_moa_problem *p;
     int64_t kind;         /* of loss, that is made least */
     int64_t rows;         /* limits */
     double *scale;        /* (rows): 0 where there is no limit */
@@ -73,12 +74,12 @@ typedef struct search {
     bool exact;
 } search;
 
-static double loss_of(const fvi_moa_problem *p, int64_t kind, int64_t head, int64_t rule) {
+static double loss_of(const fv_moa_problem *p, int64_t kind, int64_t head, int64_t rule) {
     return p->loss[(kind * p->heads + head) * p->rules + rule];
 }
 
 static double use(const search *s, int64_t row, int64_t head, int64_t rule) {
-    const fvi_moa_problem *p = s->p;
+    const fv_moa_problem *p = s->p;
     return s->scale[row] * (row < p->budgets ? p->cost[row * p->rules + rule] : loss_of(p, row - p->budgets, head, rule));
 }
 
@@ -234,14 +235,14 @@ static void branch(search *s, int32_t *tried) {
 /* ---- all plans ------------------------------------------------------------------------------------------------------- */
 
 /* One block of memory for a search and what lies behind it. */
-static size_t search_doubles(const fvi_moa_problem *p) {
+static size_t search_doubles(const fv_moa_problem *p) {
     size_t rows = (size_t)(p->budgets + p->losses), heads = (size_t)p->heads + 1;
     return 4 * rows + heads * (2 * rows + 2);
 }
 
-static size_t search_ints(const fvi_moa_problem *p) { return (size_t)p->heads * (size_t)(p->rules + 3); }
+static size_t search_ints(const fv_moa_problem *p) { return (size_t)p->heads * (size_t)(p->rules + 3); }
 
-static search lay_out(const fvi_moa_problem *p, double *d, int32_t *i) {
+static search lay_out(const fv_moa_problem *p, double *d, int32_t *i) {
     int64_t rows = p->budgets + p->losses, heads = p->heads + 1;
     search s = {.p = p, .rows = rows, .scale = d, .lambda = d + rows, .exact = true};
     s.least = d + 4 * rows;
@@ -256,7 +257,7 @@ static search lay_out(const fvi_moa_problem *p, double *d, int32_t *i) {
 
 /* Least loss of `kind` where loss e is at most most[e]; INFINITY: no such choice. */
 static double choose(search *s, int64_t kind, const double *most) {
-    const fvi_moa_problem *p = s->p;
+    const fv_moa_problem *p = s->p;
     s->kind = kind;
     s->best = INFINITY;
     for (int64_t k = 0; k < s->rows; k++) {
@@ -270,8 +271,8 @@ static double choose(search *s, int64_t kind, const double *most) {
 }
 
 /* Adds the search's choice, unless a plan is as good in all; plans that it beats go. */
-static void add_plan(fvi_moa_plans *out, const search *s) {
-    double loss[FVI_MOA_LOSSES] = {0};
+static void add_plan(fv_moa_plans *out, const search *s) {
+    double loss[FV_MOA_LOSSES] = {0};
     for (int64_t e = 0; e < out->losses; e++) {
         for (int64_t h = 0; h < out->heads; h++) {
             loss[e] += loss_of(s->p, e, h, s->choice[h]);
@@ -299,8 +300,8 @@ static void add_plan(fvi_moa_plans *out, const search *s) {
 }
 
 /* Each loss made least by itself: the range of each. False: nothing keeps to the bounds. */
-static bool find_ranges(search *s, fvi_moa_plans *out, double *low, double *high) {
-    static const double free_of_limits[FVI_MOA_LOSSES] = {INFINITY, INFINITY, INFINITY, INFINITY};
+static bool find_ranges(search *s, fv_moa_plans *out, double *low, double *high) {
+    static const double free_of_limits[FV_MOA_LOSSES] = {INFINITY, INFINITY, INFINITY, INFINITY};
     for (int64_t e = 0; e < out->losses; e++) {
         low[e] = INFINITY;
         high[e] = -INFINITY;
@@ -325,13 +326,13 @@ static bool find_ranges(search *s, fvi_moa_plans *out, double *low, double *high
 static int64_t cells(int64_t losses) {
     int64_t n = 1;
     for (int64_t e = 1; e < losses; e++) {
-        n *= FVI_MOA_LIMITS;
+        n *= FV_MOA_LIMITS;
     }
     return n;
 }
 
-static bool search_all(search *s, fvi_moa_plans *out) {
-    double low[FVI_MOA_LOSSES], high[FVI_MOA_LOSSES], most[FVI_MOA_LOSSES];
+static bool search_all(search *s, fv_moa_plans *out) {
+    double low[FV_MOA_LOSSES], high[FV_MOA_LOSSES], most[FV_MOA_LOSSES];
     if (!find_ranges(s, out, low, high)) {
         return false;
     }
@@ -341,8 +342,8 @@ static bool search_all(search *s, fvi_moa_plans *out) {
             for (int64_t e = 0; e < out->losses; e++) {
                 most[e] = INFINITY;
                 if (e != kind) {
-                    most[e] = low[e] + (high[e] - low[e]) * (double)(rest % FVI_MOA_LIMITS + 1) / FVI_MOA_LIMITS;
-                    rest /= FVI_MOA_LIMITS;
+                    most[e] = low[e] + (high[e] - low[e]) * (double)(rest % FV_MOA_LIMITS + 1) / FV_MOA_LIMITS;
+                    rest /= FV_MOA_LIMITS;
                 }
             }
             if (!isinf(choose(s, kind, most))) {
@@ -354,13 +355,13 @@ static bool search_all(search *s, fvi_moa_plans *out) {
     return true;
 }
 
-fv_status fvi_moa_search(fv_context *ctx, const fvi_moa_problem *p, fvi_moa_plans *out) {
-    *out = (fvi_moa_plans){.heads = p->heads, .losses = p->losses};
-    if (p->heads < 1 || p->rules < 1 || p->losses < 1 || p->losses > FVI_MOA_LOSSES || p->budgets < 0) {
+fv_status fv_moa_search(fv_context *ctx, const fv_moa_problem *p, fv_moa_plans *out) {
+    *out = (fv_moa_plans){.heads = p->heads, .losses = p->losses};
+    if (p->heads < 1 || p->rules < 1 || p->losses < 1 || p->losses > FV_MOA_LOSSES || p->budgets < 0) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT,
                         "moa: %lld heads, %lld rules, %lld losses and %lld budgets; at least one head and rule, "
                         "1 to %d losses and no less than 0 budgets are right",
-                        (long long)p->heads, (long long)p->rules, (long long)p->losses, (long long)p->budgets, FVI_MOA_LOSSES);
+                        (long long)p->heads, (long long)p->rules, (long long)p->losses, (long long)p->budgets, FV_MOA_LOSSES);
     }
     out->room = p->losses * (cells(p->losses) + 1);
     size_t doubles = search_doubles(p), ints = search_ints(p);
@@ -385,8 +386,8 @@ fv_status fvi_moa_search(fv_context *ctx, const fvi_moa_problem *p, fvi_moa_plan
     return status;
 }
 
-void fvi_moa_plans_free(fv_context *ctx, fvi_moa_plans *plans) {
+void fv_moa_plans_free(fv_context *ctx, fv_moa_plans *plans) {
     fvi_release(ctx, plans->rule, (size_t)(plans->room * plans->heads), sizeof *plans->rule);
     fvi_release(ctx, plans->loss, (size_t)(plans->room * plans->losses), sizeof *plans->loss);
-    *plans = (fvi_moa_plans){0};
+    *plans = (fv_moa_plans){0};
 }

@@ -120,7 +120,7 @@ static const fvi_method_row row[] = {
      .masks_only = true,
      .break_even = 1024},
     {.info = {.name = "moa",
-              .title = "windows whose span grows with the prompt, by head (rules from a profile; no search of a model yet)",
+              .title = "windows whose span grows with the prompt, by head (rules from a profile)",
               .paper = "Fu et al., MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, 2024",
               .key = "moa",
               .axes = FV_AXIS_PREFILL,

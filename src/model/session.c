@@ -125,17 +125,16 @@ static fv_status check_memory(const fv_session *s) {
 static fv_status check_profile(fv_session *s, fv_phase phase) {
     const fv_profile *p = fv_recipe_profile(s->recipe, phase);
     const fv_model_facts *f = &s->model->facts;
+    const char *path = fv_recipe_profile_path(s->recipe, phase), *name = path != NULL ? path : "the profile";
     if (p == NULL) {
         return FV_OK;
     }
     if (fv_profile_layers(p) != f->layers || fv_profile_heads(p) != f->h_q) {
-        return fvi_fail(s->ctx, FV_ERR_ARGUMENT, "%s is for %d layers of %lld heads; the model has %d of %lld",
-                        fv_recipe_profile_path(s->recipe, phase), fv_profile_layers(p), (long long)fv_profile_heads(p), f->layers,
-                        (long long)f->h_q);
+        return fvi_fail(s->ctx, FV_ERR_ARGUMENT, "%s is for %d layers of %lld heads; the model has %d of %lld", name,
+                        fv_profile_layers(p), (long long)fv_profile_heads(p), f->layers, (long long)f->h_q);
     }
     if (fv_profile_model(p) != 0 && fv_profile_model(p) != fv_model_fingerprint(s->model)) {
-        return fvi_fail(s->ctx, FV_ERR_ARGUMENT, "%s was made on another model: calibrate on this one",
-                        fv_recipe_profile_path(s->recipe, phase));
+        return fvi_fail(s->ctx, FV_ERR_ARGUMENT, "%s was made on another model: calibrate on this one", name);
     }
     return FV_OK;
 }
@@ -161,6 +160,9 @@ static fv_status build(fv_session *s, const fv_session_options *options) {
         return fvi_fail(s->ctx, FV_ERR_MEMORY, "no memory for a session's recipe");
     }
     status = fv_recipe_load(s->ctx, s->recipe_text, &s->recipe);
+    if (status == FV_OK && s->options.profile != NULL) {
+        status = fv_recipe_lend(s->recipe, FV_PREFILL, s->options.profile);
+    }
     if (status == FV_OK) {
         s->grain = s->options.max_error > 0 || s->options.calibration != NULL ? INT64_MAX : fv_recipe_grain(s->recipe);
         status = check_recipe(s);

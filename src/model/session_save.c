@@ -188,6 +188,12 @@ fv_status fv_session_save(fv_session *session, const char *path) {
             "%lld tokens of the open prompt wait for its end, since the method looks at whole prompts; finish it, then save",
             (long long)(session->tokens.n - session->ran));
     }
+    if (session->options.profile != NULL) {
+        return fvi_fail(session->ctx, FV_ERR_UNSUPPORTED,
+                        "the session's profile is its caller's and %s could not name it: write the profile to a file, and name "
+                        "that in the recipe",
+                        path);
+    }
     const size_t n = strlen(path), size = n + sizeof ".tmp-000000";
     char *temporary = fvi_alloc(session->ctx, size, 1);
     if (temporary == NULL) {

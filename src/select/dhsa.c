@@ -12,10 +12,13 @@
  * with the keys before it; equal chunks by position, a chunk that does not fit gives its first keys; the queries of the legacy
  * form's `instruction`, the prompt's last, are not made dense.
  *
- * Chunks are `chunk` keys each. A profile's numbers are the keys at which chunks begin, ascending, as a boundary predictor or an
- * analysis of the text has found them; one is left out where more chunks stand before it than fixed ones would, and behind
- * the last come fixed ones. No predictor is trained yet. */
-#include "select/select.h"
+ * Chunks are `chunk` keys each. A profile may say otherwise, of each head. Numbers that begin with -1 are a boundary predictor
+ * (boundary.c), which calibration trains (dhsa_heads.c): chunks begin where it says, as many as fixed ones, and at multiples of
+ * 128; a head whose numbers do not fit its width is dense and counts as fallen back. Other numbers are the keys at which chunks
+ * begin, ascending, as an analysis of the text has found them; one is left out where more chunks stand before it than fixed ones
+ * would, and behind the last come fixed ones. */
+#include "select/boundary.h"
+#include "select/calibrate.h"
 
 #include <math.h>
 #include <string.h>
@@ -25,6 +28,7 @@ enum { ROWS = 64 };
 
 /* A head's chunks: begin (n + 1), and their means kt (d, room), column by column. */
 typedef struct chunks {
+    bool unfit; /* the profile is no predictor for such a head */
     int64_t n, room;
     int32_t *begin;
     float *kt;
@@ -36,7 +40,14 @@ typedef struct bench {
 } bench;
 
 static int64_t most_chunks(const double *value, int64_t n_kv) {
-    return fvi_round_up(2 * fvi_ceil_div(n_kv, (int64_t)value[CHUNK]) + 1, 16);
+    const int64_t segments = fvi_ceil_div(n_kv, FVI_BOUNDARY_SEGMENT);
+    return fvi_round_up(fvi_max(2 * fvi_ceil_div(n_kv, (int64_t)value[CHUNK]), segments) + 1, 16);
+}
+
+/* Of a predictor at work: the keys of a segment and its window before, weights, features, two means, logits. */
+static int64_t predictor_floats(int64_t d) {
+    const int64_t keys = (FVI_BOUNDARY_SEGMENT + FVI_BOUNDARY_WINDOW) * d, features = FVI_BOUNDARY_PLACES * fvi_boundary_width(d);
+    return fvi_round_up(keys + fvi_boundary_weights(d) + features + 2 * d + FVI_BOUNDARY_SEGMENT, 16);
 }
 
 static size_t head_bytes(const double *value, const fvi_extent *e) {
@@ -44,7 +55,8 @@ static size_t head_bytes(const double *value, const fvi_extent *e) {
 }
 
 static size_t scratch_bytes(const double *value, const fvi_extent *e) {
-    return (size_t)(4 * (fvi_round_up((2 + ROWS) * e->d_k, 16) + 2 * most_chunks(value, e->n_kv)));
+    const int64_t floats = fvi_round_up((2 + ROWS) * e->d_k, 16) + 2 * most_chunks(value, e->n_kv);
+    return (size_t)(4 * fvi_max(floats, predictor_floats(e->d_k)));
 }
 
 static chunks *open_chunks(const fvi_select *s) {
@@ -53,6 +65,58 @@ static chunks *open_chunks(const fvi_select *s) {
     c->begin = (int32_t *)((uint8_t *)s->head_state + 64);
     c->kt = (float *)(c->begin + c->room + 16);
     return c;
+}
+
+static bool is_predictor(const fvi_select *s) { return s->numbers > 0 && s->number[0] < 0; }
+
+static bool fits(const fvi_select *s) {
+    static const double head[FVI_BOUNDARY_HEAD] = {FVI_BOUNDARY_FORM, FVI_BOUNDARY_WINDOW, FVI_BOUNDARY_HIDDEN,
+                                                   FVI_BOUNDARY_APART};
+    return s->numbers == FVI_BOUNDARY_HEAD + fvi_boundary_weights(s->sight->d_k) && memcmp(s->number, head, sizeof head) == 0;
+}
+
+/* Logits of the places 0 .. SEGMENT - 1 of the segment that begins with key `first`: those that are far enough from its
+ * beginning and end, and have whole windows. */
+static void judge(const fvi_select *s, int64_t first, float *keys, const float *weight, float *x, float *logit) {
+    const fvi_sight *sight = s->sight;
+    const int64_t d = sight->d_k, w = FVI_BOUNDARY_WINDOW, before = fvi_min(first, w);
+    const int64_t n = fvi_min(FVI_BOUNDARY_SEGMENT, sight->n_kv - first);
+    const int64_t end = fvi_min(FVI_BOUNDARY_SEGMENT - FVI_BOUNDARY_APART, n - w + 1);
+    sight->rows(sight, FVI_SIDE_K, first - before, n + before, keys + (w - before) * d);
+    float *mean = x + FVI_BOUNDARY_PLACES * fvi_boundary_width(d), found[FVI_BOUNDARY_PLACES];
+    for (int64_t p = 0; p < FVI_BOUNDARY_SEGMENT; p++) {
+        logit[p] = -INFINITY;
+    }
+    for (int64_t p = FVI_BOUNDARY_APART + 1, places; p < end; p += places) {
+        places = fvi_min(FVI_BOUNDARY_PLACES, end - p);
+        for (int64_t k = 0; k < FVI_BOUNDARY_PLACES; k++) { /* past the end the last one again */
+            fvi_boundary_look(keys + (p + fvi_min(k, places - 1)) * d, d, mean, x + k * fvi_boundary_width(d));
+        }
+        fvi_boundary_logits(weight, x, d, found);
+        memcpy(logit + p, found, (size_t)places * sizeof *logit);
+    }
+}
+
+/* A segment's boundaries depend on its keys and the few before it: so a prompt may come in parts of whole segments. */
+static void cut_as_predicted(const fvi_select *s, chunks *c) {
+    const int64_t n_kv = s->sight->n_kv, d = s->sight->d_k, weights = fvi_boundary_weights(d);
+    const int64_t most = FVI_BOUNDARY_SEGMENT / (int64_t)s->value[CHUNK] - 1;
+    float *keys = s->scratch, *weight = keys + (FVI_BOUNDARY_SEGMENT + FVI_BOUNDARY_WINDOW) * d;
+    float *x = weight + weights, *logit = x + FVI_BOUNDARY_PLACES * fvi_boundary_width(d) + 2 * d;
+    for (int64_t i = 0; i < weights; i++) {
+        weight[i] = (float)s->number[FVI_BOUNDARY_HEAD + i];
+    }
+    c->n = 0;
+    for (int64_t first = 0; first < n_kv; first += FVI_BOUNDARY_SEGMENT) {
+        int32_t place[FVI_BOUNDARY_SEGMENT];
+        judge(s, first, keys, weight, x, logit);
+        const int64_t n = fvi_boundary_pick(logit, FVI_BOUNDARY_SEGMENT, most, FVI_BOUNDARY_APART, place);
+        c->begin[c->n++] = (int32_t)first;
+        for (int64_t i = 0; i < n; i++) {
+            c->begin[c->n++] = (int32_t)(first + place[i]);
+        }
+    }
+    c->begin[c->n] = (int32_t)n_kv;
 }
 
 /* What stands before a key alone says how the keys up to it are cut, so that a prompt may come in parts. */
@@ -103,7 +167,11 @@ static bench open_bench(const fvi_select *s) {
 static void prepare(const fvi_select *s) {
     chunks *c = open_chunks(s);
     bench x = open_bench(s);
-    cut(s, c);
+    c->unfit = is_predictor(s) && !fits(s);
+    if (c->unfit) {
+        return;
+    }
+    (is_predictor(s) ? cut_as_predicted : cut)(s, c);
     for (int64_t b = 0; b < c->n; b++) {
         mean_of(s, c->begin[b], c->begin[b + 1], x.rows, x.last);
         for (int64_t i = 0; i < s->sight->d_k; i++) {
@@ -189,6 +257,11 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     const fvi_sight *sight = s->sight;
     const chunks *c = s->head_state;
     int64_t first = fvi_max(q->first, sight->offset), last = fvi_min(q->last, sight->offset + sight->n_q - 1), end = last + 1;
+    if (c->unfit) {
+        fvi_index_add_all(index);
+        index->fell_back = true;
+        return;
+    }
     int64_t budget = s->value[DENSITY] > 0 ? INT64_MAX : (int64_t)s->value[BUDGET], n = 0;
     while (n < c->n && c->begin[n] < end) {
         n++;
@@ -223,7 +296,8 @@ static const char *refuse(const double *value, const fvi_extent *e) {
     return e->causal ? NULL : "chunks are ranked among the keys before a query: it needs a causal problem";
 }
 
-const fvi_selector fvi_select_dhsa = {.query_block = 128,
+const fvi_selector fvi_select_dhsa = {.calibration = &fvi_calibrate_dhsa,
+                                      .query_block = 128,
                                       .scope = FVI_SCOPE_TILE,
                                       .head_bytes = head_bytes,
                                       .scratch_bytes = scratch_bytes,
