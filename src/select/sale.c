@@ -12,7 +12,7 @@
  * Where paper and code differ, the code's form is built. Deviations: scales are those of a token (the code's quant_mode 2; its
  * example takes 3, of 16 queries and 32 keys); reference scores are those of the tile's products, f32 or pairs of bf16; a row of
  * zeros is zeros. Integers are held in bytes. */
-#include "select/select.h"
+#include "select/calibrate.h"
 
 #include <math.h>
 #include <string.h>
@@ -212,7 +212,8 @@ static const char *refuse(const double *value, const fvi_extent *extent) {
     return extent->causal ? NULL : "sale is for causal attention: its reference are the keys just before a query";
 }
 
-const fvi_selector fvi_select_sale = {.query_block = ROWS,
+const fvi_selector fvi_select_sale = {.calibration = &fvi_calibrate_sale,
+                                      .query_block = ROWS,
                                       .scope = FVI_SCOPE_PROMPT,
                                       .head_bytes = head_bytes,
                                       .scratch_bytes = scratch_bytes,

@@ -152,8 +152,8 @@ static fv_status calibrate(fv_context *c, const char *method) {
 
 static void each_allocation_of_calibrating(void **state) {
     (void)state;
-    static const char *const methods[] = {"minference", "top-theta:k=16", "dam"};
-    for (int m = 0; m < 3; m++) {
+    static const char *const methods[] = {"minference", "top-theta:k=16", "dam", "sale:dense=0", "spargeattn"};
+    for (int m = 0; m < 5; m++) {
         for (long long n = 1;; n++) {
             alloc_fail a;
             fv_context *c = alloc_fail_begin(&a, 1);
