@@ -28,15 +28,18 @@ static int parse(arguments *a, int argc, char **argv) {
         .usage = "METHOD -o FILE [options]",
         .text =
             "Finds what a method wants to know beforehand about each layer and head of a model: MInference's patterns,\n"
-            "Top-Theta's thresholds, DAM's columns and diagonals, DHSA's predictor of chunks, MoA's spans. Prompts from the\n"
-            "text run densely while the method looks at their queries and keys; MoA runs them once for each head and span, to\n"
-            "see what is lost. The result is a profile, a JSON file, which a recipe names: METHOD@FILE.\n"
+            "Top-Theta's and SALE's thresholds, SpargeAttn's, DAM's columns and diagonals, DHSA's predictor of chunks, MoA's\n"
+            "spans. Prompts from the text run densely while the method looks at their queries, keys and values; MoA runs them\n"
+            "once for each head and span, to see what is lost. The result is a profile, a JSON file, which a recipe names:\n"
+            "METHOD@FILE.\n"
             "METHOD may have parameters, as in a recipe.",
         .examples = "  fovea calibrate minference -n 16k --budget 0.2 -o minference.json\n"
                     "  fovea calibrate top-theta:k=256 -n 8k -o theta.json\n"
                     "  fovea calibrate dam -n 512 --prompts 8 -o dam.json\n"
                     "  fovea calibrate dhsa -n 8k -o dhsa.json\n"
                     "  fovea calibrate moa -n 4k --budget 0.5 -o moa.json\n"
+                    "  fovea calibrate sale:error=0.2 -n 8k -o sale.json\n"
+                    "  fovea calibrate spargeattn -n 8k -o sparge.json\n"
                     "  fovea compare -a prefill=minference@minference.json\n",
         .operands = 1,
         .operand = &a->method,
@@ -46,7 +49,7 @@ static int parse(arguments *a, int argc, char **argv) {
     };
     int code = cli_parse(&page, &a->common, argc, argv);
     if (code == CLI_GO && a->method.n == 0) {
-        return terminal_error(EXIT_USAGE, "name a method: minference, top-theta, dam, dhsa or moa");
+        return terminal_error(EXIT_USAGE, "name a method: minference, top-theta, dam, sale, spargeattn, dhsa or moa");
     }
     if (code == CLI_GO && !a->out) {
         return terminal_error(EXIT_USAGE, "say where the profile goes: -o FILE");

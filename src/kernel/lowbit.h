@@ -8,32 +8,37 @@
 
 #include "base/base.h"
 
-enum { FVI_LOWBIT_KEYS = 64, FVI_LOWBIT_PART = 32 };
+enum { FVI_LOWBIT_KEYS = 64, FVI_LOWBIT_PART = 32, FVI_LOWBIT_ROWS = 8 };
 
 static inline int64_t fvi_lowbit_width(int64_t d) { return fvi_round_up(d, 4); }
 /* Bytes of packed keys. */
 static inline int64_t fvi_lowbit_bytes(int64_t d) { return fvi_lowbit_width(d) * FVI_LOWBIT_KEYS; }
+/* Where number c of row r stands among the packed rows: eight rows side by side, by four numbers. */
+static inline int64_t fvi_lowbit_at(int64_t r, int64_t c, int64_t width) {
+    const int64_t rows = FVI_LOWBIT_ROWS;
+    return r / rows * rows * width + (c / 4 * rows + r % rows) * 4 + c % 4;
+}
 
-/* Rows that are compared with thresholds. */
+/* Rows that are compared with thresholds. All arrays go on to a multiple of 8 rows; those past n are zeros, and of limit +inf. */
 typedef struct fvi_lowbit_rows {
     int n, width;
-    const int8_t *q;        /* (n, width), 4-byte aligned */
-    const int32_t *start;   /* (n) -8 times the sum of the row's integers */
-    const float *per_scale; /* (n) 1 / scale */
-    const float *limit;     /* (n) the threshold / scale */
+    const int8_t *q;        /* (ceil(n / 8), width / 4, 8, 4), 4-byte aligned */
+    const int32_t *start;   /* -8 times the sum of the row's integers */
+    const float *per_scale; /* 1 / scale */
+    const float *limit;     /* the threshold / scale */
 } fvi_lowbit_rows;
 
 typedef struct fvi_lowbit_ops {
-    /* For each half of the keys the largest, over rows and keys, of
-     *   dot(row, key) * scale[key] + added[key] / row's scale - limit[row],
-     * which is above 0 where a pair's estimate dot * row's scale * scale[key] + added[key] is above the row's threshold.
-     * kt (width / 4, 64, 4), scale (64) and added (64) are 64-byte aligned. -inf where there are no rows; NaN is not the
-     * largest. */
-    void (*excess)(const fvi_lowbit_rows *rows, const uint8_t *kt, const float *scale, const float *added, float most[2]);
+    /* Which halves of the keys have a pair above its row's threshold: bit h, if for some row and key of half h
+     *   dot(row, key) * scale[key] + added[key] / row's scale - limit[row] > 0,
+     * that is, if the estimate dot * row's scale * scale[key] + added[key] is above the row's threshold. NaN is not. `halves`:
+     * those that are asked for. kt (width / 4, 64, 4), scale (64) and added (64) are 64-byte aligned. Costs as many rows as it
+     * takes to find one, by eights. */
+    unsigned (*above)(const fvi_lowbit_rows *rows, const uint8_t *kt, const float *scale, const float *added, unsigned halves);
 } fvi_lowbit_ops;
 
-/* Integers of a row x (d): out (width), zeros past d; returns the scale, 0 for zeros. */
-float fvi_lowbit_row(const float *x, int64_t d, int8_t *out);
+/* Integers of a row x (d), as row number r: its places among q, zeros past d; returns the scale, 0 for zeros. */
+float fvi_lowbit_row(const float *x, int64_t d, int64_t r, int8_t *q);
 /* Of key number j: its place in kt. */
 float fvi_lowbit_key(const float *x, int64_t d, int j, uint8_t *kt);
 

@@ -3,7 +3,7 @@
 
 static const fv_method_parameter spargeattn_parameters[] = {
     {.name = "sim",
-     .help = "mean cosine within a block above which its mean stands for it",
+     .help = "mean cosine within a block above which its mean stands for it; a profile's sim, cdf and pv come first",
      .value = 0.6,
      .least = -1,
      .most = 1},
@@ -15,6 +15,12 @@ static const fv_method_parameter spargeattn_parameters[] = {
      .value = 50,
      .least = 0,
      .most = 1e6},
+    {.name = "l1",
+     .help = "calibrate: share of its output that a head's blocks may lose",
+     .value = 0.07,
+     .least = 0,
+     .most = 1e6},
+    {.name = "pv_l1", .help = "calibrate: share that it may lose with pv; above l1", .value = 0.08, .least = 0, .most = 1e6},
 };
 
 static const fv_method_parameter row_topk_parameters[] = {
@@ -50,6 +56,11 @@ static const fv_method_parameter sale_parameters[] = {
      .most = 1e6},
     {.name = "local", .help = "keys before a query that are visited, at least", .value = 128, .least = 64, .most = 1 << 20},
     {.name = "dense", .help = "prompts of so many keys or fewer are dense", .value = 1024, .least = 0, .most = 1 << 30},
+    {.name = "error",
+     .help = "calibrate: sum of differences of a row's output below which a threshold is kept",
+     .value = 0.4,
+     .least = 0,
+     .most = 1e6},
 };
 
 static const fvi_method_row row[] = {
@@ -70,7 +81,7 @@ static const fvi_method_row row[] = {
               .axes = FV_AXIS_PREFILL,
               .has = FV_HAS_FORWARD,
               .parameters = sale_parameters,
-              .n_parameters = 3},
+              .n_parameters = 4},
      .selector = &fvi_select_sale,
      .masks_only = true,
      .profile = true,
@@ -83,9 +94,10 @@ static const fvi_method_row row[] = {
               .axes = FV_AXIS_PREFILL,
               .has = FV_HAS_FORWARD,
               .parameters = spargeattn_parameters,
-              .n_parameters = 5},
+              .n_parameters = 7},
      .selector = &fvi_select_spargeattn,
      .masks_only = true,
+     .profile = true,
      .break_even = 1536},
     {.info = {.name = "top-theta",
               .title = "scores above a threshold found offline, with compensations for the others",

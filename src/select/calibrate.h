@@ -25,6 +25,7 @@ struct fvi_calibration {
     const char *(*refuse)(const fvi_calibrate_facts *facts);
 };
 
-extern const fvi_calibration fvi_calibrate_minference, fvi_calibrate_theta, fvi_calibrate_dam, fvi_calibrate_dhsa;
+extern const fvi_calibration fvi_calibrate_minference, fvi_calibrate_theta, fvi_calibrate_dam, fvi_calibrate_sale,
+    fvi_calibrate_spargeattn, fvi_calibrate_dhsa;
 
 #endif

@@ -12,7 +12,7 @@
  * Where paper and code differ, the code's form is built. Deviations: scales are those of a token (the code's quant_mode 2; its
  * example takes 3, of 16 queries and 32 keys); reference scores are those of the tile's products, f32 or pairs of bf16; a row of
  * zeros is zeros. Integers are held in bytes. */
-#include "select/select.h"
+#include "select/calibrate.h"
 
 #include <math.h>
 #include <string.h>
@@ -30,7 +30,7 @@ typedef struct state {
 typedef struct scratch {
     float *row;   /* (64, d) */
     float *s;     /* (64, 64) */
-    int8_t *four; /* (64, width) */
+    int8_t *four; /* (64, width), as lowbit.h has them */
     void *look;
     int32_t start[ROWS];
     float per_scale[ROWS], limit[ROWS], m[ROWS], sum[ROWS], alpha[ROWS];
@@ -158,14 +158,22 @@ static void pack_rows(const fvi_select *s, const state *head, scratch *at, int64
         for (int64_t c = 0; c < d; c++) {
             q[c] -= head->q_mean[c];
         }
-        float scale = fvi_lowbit_row(q, d, at->four + r * width);
+        float scale = fvi_lowbit_row(q, d, r, at->four);
         for (int64_t c = 0; c < width; c++) {
-            sum += at->four[r * width + c];
+            sum += at->four[fvi_lowbit_at(r, c, width)];
         }
         at->start[r] = -8 * sum;
         scale = scale > 0 ? scale : 1;
         at->per_scale[r] = 1 / scale;
         at->limit[r] = limit / scale;
+    }
+    for (int64_t r = rows; r < fvi_round_up(rows, FVI_LOWBIT_ROWS); r++) { /* lowbit.h's rows that are not there */
+        for (int64_t c = 0; c < width; c++) {
+            at->four[fvi_lowbit_at(r, c, width)] = 0;
+        }
+        at->start[r] = 0;
+        at->per_scale[r] = 0;
+        at->limit[r] = INFINITY;
     }
 }
 
@@ -186,11 +194,11 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     pack_rows(s, &head, at, rows);
     fvi_lowbit_rows packed = {(int)rows, (int)fvi_lowbit_width(d), at->four, at->start, at->per_scale, at->limit};
     for (int64_t leaf = 0; 2 * leaf < rest; leaf++) {
-        float most[2];
-        sight->lowbit->excess(&packed, head.kt + leaf * fvi_lowbit_bytes(d), head.scale + leaf * FVI_LEAF,
-                              head.added + leaf * FVI_LEAF, most);
-        for (int64_t b = 2 * leaf; b < fvi_min(2 * leaf + 2, rest); b++) {
-            if (most[b - 2 * leaf] > 0) {
+        unsigned halves = 2 * leaf + 1 < rest ? 3 : 1;
+        unsigned found = sight->lowbit->above(&packed, head.kt + leaf * fvi_lowbit_bytes(d), head.scale + leaf * FVI_LEAF,
+                                              head.added + leaf * FVI_LEAF, halves);
+        for (int64_t b = 2 * leaf; b < 2 * leaf + 2; b++) {
+            if (found >> (b - 2 * leaf) & 1) {
                 fvi_index_add(index, b * PART, (b + 1) * PART);
             }
         }
@@ -204,7 +212,8 @@ static const char *refuse(const double *value, const fvi_extent *extent) {
     return extent->causal ? NULL : "sale is for causal attention: its reference are the keys just before a query";
 }
 
-const fvi_selector fvi_select_sale = {.query_block = ROWS,
+const fvi_selector fvi_select_sale = {.calibration = &fvi_calibrate_sale,
+                                      .query_block = ROWS,
                                       .scope = FVI_SCOPE_PROMPT,
                                       .head_bytes = head_bytes,
                                       .scratch_bytes = scratch_bytes,

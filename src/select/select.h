@@ -167,8 +167,8 @@ extern const fvi_selector fvi_select_sparse_strided; /* stride, form */
 extern const fvi_selector fvi_select_sparse_fixed;   /* length, cells, groups, form */
 
 extern const fvi_selector fvi_select_row_topk;   /* k */
-extern const fvi_selector fvi_select_sale;       /* threshold, local, dense */
-extern const fvi_selector fvi_select_spargeattn; /* sim, cdf, topk, sink, pv */
+extern const fvi_selector fvi_select_sale;       /* threshold, local, dense, error */
+extern const fvi_selector fvi_select_spargeattn; /* sim, cdf, topk, sink, pv, l1, pv_l1 */
 extern const fvi_selector fvi_select_top_theta;  /* theta, k, sdc, scale, vmc, missing */
 extern const fvi_selector fvi_select_hepos;      /* stride */
 extern const fvi_selector fvi_select_lsg;        /* block, sparse, factor, reduction, globals, rounds, seed, mass */

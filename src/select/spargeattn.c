@@ -11,19 +11,26 @@
  * Where paper and official code (thu-ml/SpargeAttn) differ, the code's form is built: the block that crosses `cdf` is left out,
  * at least one is taken; the diagonal is not forced; keys are centred before they are pooled and compared, queries are not;
  * `topk` (if not 0) takes the largest int(topk * blocks of the whole prompt), future ones counted. Defaults are those of its
- * function spas_sage2_attn_meansim_cuda (the top-k form goes with sim=-0.1).
+ * function spas_sage2_attn_meansim_cuda (the top-k form goes with sim=-0.1). Heads of a profile (spargeattn_calibrate.c) have
+ * the first block on, as the code runs what it tuned.
  *
  * Deviations. Stage 2 is decided row by row; the code decides for the rows of a warp together: here a row may skip more, but
  * never a weight above 2^-pv of its largest. Blocks' similarities are f32 (f16 there), from the sum of unit rows: the mean of
  * cosines is its squared length over the squared number of rows. Equal pooled scores: the earlier block first. Q and K are not
  * quantised. Where a block of queries takes nothing that its first row sees, the first of its own blocks is added: no row is left
  * without keys. A row that stands at position i belongs to block i / 128, whatever part of a prompt a run has. */
-#include "select/select.h"
+#include "select/calibrate.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { SIM, CDF, TOPK, SINK, PV, Q_BLOCK = 128 };
+
+/* A profile's numbers are a head's sim, cdf and pv, and come before the parameters. */
+static bool tuned(const fvi_select *s) { return s->numbers >= 3; }
+static float sim_of(const fvi_select *s) { return (float)(tuned(s) ? s->number[0] : s->value[SIM]); }
+static float cdf_of(const fvi_select *s) { return (float)(tuned(s) ? s->number[1] : s->value[CDF]); }
+static float pv_of(const fvi_select *s) { return (float)(tuned(s) ? s->number[2] : s->value[PV]); }
 
 /* Of a query head, from prepare on. */
 typedef struct state {
@@ -138,7 +145,7 @@ static void prepare(const fvi_select *s) {
         memset(at->unit, 0, (size_t)d * sizeof(float));
         s->sight->rows(s->sight, FVI_SIDE_K, b * FVI_BLOCK, n, at->row);
         add_rows(at->row, n, d, centre, mean, at->unit);
-        head.alike[b] = pool(n, d, (float)s->value[SIM], mean, at->unit);
+        head.alike[b] = pool(n, d, sim_of(s), mean, at->unit);
     }
 }
 
@@ -154,7 +161,7 @@ static bool pool_queries(const fvi_select *s, const fvi_query_tile *q, scratch *
         sight->rows(sight, FVI_SIDE_Q, i, n, at->row);
         add_rows(at->row, n, d, NULL, at->pooled, at->unit);
     }
-    return pool(to - from, d, (float)s->value[SIM], at->pooled, at->unit);
+    return pool(to - from, d, sim_of(s), at->pooled, at->unit);
 }
 
 /* Softmax of the pooled scores of the first `reach` blocks, 0 where keys are not alike; false if none are. */
@@ -245,7 +252,7 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     state head = state_of(s);
     scratch *at = scratch_of(s);
     int64_t reach = s->sight->causal ? fvi_min(index->blocks, q->last / FVI_BLOCK + 1) : index->blocks;
-    float topk = (float)s->value[TOPK], cdf = (float)s->value[CDF];
+    float topk = (float)s->value[TOPK], cdf = cdf_of(s);
     if (!pool_queries(s, q, at) || (topk == 0 && cdf >= 1)) {
         fvi_index_add_all(index);
     } else if (pooled_weights(s, &head, at, reach)) {
@@ -253,21 +260,22 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
         take_largest(at, reach, most, topk > 0 ? INFINITY : cdf, index);
     }
     for (int64_t b = 0; b < reach; b++) {
-        if (!head.alike[b] || (b == 0 && s->value[SINK] != 0)) {
+        if (!head.alike[b] || (b == 0 && (tuned(s) || s->value[SINK] != 0))) {
             fvi_index_add_block(index, b);
         }
     }
     if (s->sight->causal && q->first >= 0 && q->first / FVI_BLOCK < index->blocks) {
         see_something(index, q->first / FVI_BLOCK);
     }
-    if (s->value[PV] > 0) {
-        at->pv = (float)s->value[PV];
+    if (pv_of(s) > 0) {
+        at->pv = pv_of(s);
         at->sift = s->sight->sift;
         index->sieve = (fvi_sieve){.keep = keep, .arg = at};
     }
 }
 
-const fvi_selector fvi_select_spargeattn = {.query_block = Q_BLOCK,
+const fvi_selector fvi_select_spargeattn = {.calibration = &fvi_calibrate_spargeattn,
+                                            .query_block = Q_BLOCK,
                                             .scope = FVI_SCOPE_PROMPT,
                                             .head_bytes = head_bytes,
                                             .scratch_bytes = scratch_bytes,

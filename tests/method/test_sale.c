@@ -1,6 +1,8 @@
-/* test_sale.c - SALE against a reference in double, pair by pair. The official code is CUDA alone: there are no vectors of it. */
+/* test_sale.c - SALE against a reference in double, pair by pair; its thresholds of heads against the halving of the official
+ * code over the engine's own outputs. The official code is CUDA alone: there are no vectors of it. */
+#include "calibrated_test.h"
 #include "heads_test.h"
-#include "index_test.h"
+#include "profiled_test.h"
 
 enum { OFF, ON, EITHER };
 
@@ -134,6 +136,110 @@ static heads structured(uint64_t seed, int64_t h_q, int64_t h_kv, int64_t n, int
     return x;
 }
 
+/* ---- thresholds of heads -------------------------------------------------------------------------------------------- */
+
+enum { HALVINGS = 8 }; /* 0.008 ... 0.000125, and 0 */
+
+static double halved(int k) { return k < HALVINGS - 1 ? 0.008 / (1 << k) : 0; }
+
+/* Queries agree with the first keys; later keys are the louder, and the nearer to what counts, the later they stand. */
+static heads graded(uint64_t seed, int64_t h_q, int64_t h_kv, int64_t n, int64_t d) {
+    heads x = heads_make(seed, h_q, h_kv, n, d);
+    for (int64_t i = 0; i < h_q * n * d; i++) {
+        x.q[i] = x.q[i] * 0.5f + 1.5f;
+    }
+    for (int64_t i = 0; i < h_kv * n * d; i++) {
+        int64_t j = i / d % n;
+        x.k[i] = j < 32 ? x.k[i] * 0.1f + 0.7f : x.k[i] * (0.2f + 0.7f * (float)(j / 32 * 7 % 22) / 22);
+    }
+    return x;
+}
+
+/* What each threshold loses of a head, a row. */
+static void losses(fv_context *ctx, const heads *x, int64_t head, double loss[HALVINGS]) {
+    heads one = one_head(x, head);
+    double *dense = dense_outputs(&one);
+    for (int k = 0; k < HALVINGS; k++) {
+        char recipe[100];
+        snprintf(recipe, sizeof recipe, "prefill=sale:threshold=%.17g:dense=0:fallback=0", halved(k));
+        lost l = loses(ctx, recipe, &one, dense);
+        loss[k] = l.error / (double)l.rows;
+    }
+    free(dense);
+    one_head_free(&one);
+}
+
+/* The halving of the official code, over known losses. */
+static int halve(const double loss[HALVINGS], double error, int from) {
+    while (from < HALVINGS - 1 && loss[from] >= error) {
+        from++;
+    }
+    return from;
+}
+
+static void thresholds_hold(fv_context *ctx) {
+    heads x[2] = {graded(5, 4, 2, 700, 32), graded(6, 4, 2, 700, 32)};
+    double loss[2][4][HALVINGS], asked[16];
+    bool found[HALVINGS] = {false};
+    int several = 0, asks = 0;
+    for (int i = 0; i < 8; i++) {
+        losses(ctx, &x[i / 4], i % 4, loss[i / 4][i % 4]);
+    }
+    for (int k = 0; k + 1 < HALVINGS; k++) { /* between what neighbours lose */
+        const double a = loss[0][0][k], b = loss[0][0][k + 1];
+        if (a > b + 1e-3) {
+            asked[asks++] = (a + b) / 2;
+        }
+    }
+    asked[asks++] = 10; /* never lost */
+    asked[asks++] = 0;  /* always */
+    for (int i = 0; i < asks; i++) {
+        char recipe[100];
+        snprintf(recipe, sizeof recipe, "prefill=sale:error=%.17g:dense=0", asked[i]);
+        for (int prompts = 1; prompts <= 2; prompts++) {
+            fv_profile *p = calibrate(ctx, recipe, x, prompts);
+            for (int64_t head = 0; head < 4; head++) {
+                int64_t n = 0;
+                int want = halve(loss[0][head], asked[i], 0);
+                want = prompts == 2 ? halve(loss[1][head], asked[i], want) : want;
+                const double *got = fv_profile_get(p, 0, head, &n);
+                CHECK(n == 1 && got[0] == halved(want), "%s, head %lld of %d prompts: %g, not %g", recipe, (long long)head,
+                      prompts, n == 1 ? got[0] : -1, halved(want));
+                found[want] = true;
+            }
+            fv_profile_destroy(p);
+        }
+    }
+    for (int k = 0; k < HALVINGS; k++) {
+        several += found[k];
+    }
+    CHECK(several >= 4 && found[0] && found[HALVINGS - 1], "only %d thresholds are ever found", several);
+    heads_free(&x[0]);
+    heads_free(&x[1]);
+    CHECK(strstr(calibration_refused(ctx, "prefill=sale", 1024), "--tokens") != NULL, "1,024 tokens lose nothing, and are taken");
+}
+
+/* A profile's threshold is that of its head: selections are those of the parameter. */
+static void profile_holds(fv_context *ctx) {
+    heads x = structured(9, 4, 2, 900, 32);
+    static const double threshold[] = {0.004, 0.03, 0, 0.1};
+    static const double *const at[] = {&threshold[0], &threshold[1], &threshold[2], &threshold[3]};
+    static const int64_t n[] = {1, 1, 1, 1};
+    const profiled numbers = {"sale", at, n};
+    selection got = select_profiled(ctx, "prefill=sale@file:dense=0:fallback=0", &numbers, &x);
+    const int64_t pairs = x.n * x.n;
+    for (int64_t head = 0; head < 4; head++) {
+        char recipe[100];
+        snprintf(recipe, sizeof recipe, "prefill=sale:threshold=%g:dense=0:fallback=0", threshold[head]);
+        selection want = select_all(ctx, recipe, &x, true);
+        CHECK(memcmp(got.at + head * pairs, want.at + head * pairs, (size_t)pairs) == 0, "%s is not what a profile's head does",
+              recipe);
+        free(want.at);
+    }
+    free(got.at);
+    heads_free(&x);
+}
+
 int main(void) {
     fv_context *ctx;
     if (fv_context_create(NULL, &ctx) != FV_OK) {
@@ -160,6 +266,8 @@ int main(void) {
     CHECK(last > 0, "nothing is ever missing");
     printf("%d runs tell blocks apart\n", told_apart);
     heads_free(&x);
+    thresholds_hold(ctx);
+    profile_holds(ctx);
     fv_context_destroy(ctx);
     printf("%d failures\n", failures);
     return failures > 0;

@@ -1,8 +1,9 @@
 /* test_spargeattn.c - SpargeAttn: its blocks against a reference in double that takes cosines pair by pair, and against the map
  * of the official code (its function get_block_map_meansim, see tests/golden/select/README); its second stage against a walk over
- * scores, row by row. */
+ * scores, row by row; its tuning against that of the official code (autotune.py) over the engine's own outputs. */
+#include "calibrated_test.h"
 #include "heads_test.h"
-#include "index_test.h"
+#include "profiled_test.h"
 
 typedef struct setting {
     double sim, cdf, topk;
@@ -307,6 +308,167 @@ static void values_stay_unread(fv_context *ctx) {
     heads_free(&x);
 }
 
+/* ---- tuning --------------------------------------------------------------------------------------------------------- */
+
+typedef struct tried {
+    double sim, cdf, pv, sparsity;
+} tried;
+
+typedef struct tuning {
+    fv_context *ctx;
+    heads *one;
+    const double *dense;
+    double l1, pv_l1;
+    tried at[64]; /* over all prompts */
+    int n;
+    bool gave_up;
+} tuning;
+
+/* Error of the engine's output as a share of dense attention's; what it leaves out of the blocks that its rows could see. */
+static double share_lost(const tuning *t, const tried *s, bool with_pv, double *sparsity) {
+    char recipe[200];
+    const setting blocks = {s->sim, s->cdf, 0, 0};
+    recipe_of(&blocks, with_pv ? s->pv : 50, recipe, sizeof recipe);
+    const lost l = loses(t->ctx, recipe, t->one, t->dense);
+    if (sparsity != NULL) {
+        const int64_t n = t->one->n;
+        int64_t seen = 0, kept = 0;
+        selection got = select_all(t->ctx, recipe, t->one, true);
+        for (int64_t i = n - 1; i >= 0; i -= looked_at_step(n)) {
+            for (int64_t j = 0; j <= i; j += 64, seen++) {
+                kept += got.at[i * n + j];
+            }
+        }
+        free(got.at);
+        *sparsity = 1 - (double)kept / (double)seen;
+    }
+    return l.error / l.size;
+}
+
+static void tune_sim(const tuning *t, tried *s) {
+    double low = 0, high = 1;
+    for (s->cdf = 0.1; high - low > 0.001; s->cdf = (low + high) / 2) {
+        *(share_lost(t, s, false, &s->sparsity) < t->l1 ? &high : &low) = s->cdf;
+    }
+    s->cdf = s->cdf > 0.999 ? 1 : s->cdf;
+    low = 0, high = 50;
+    for (s->pv = 20; high - low > 0.1; s->pv = (low + high) / 2) {
+        *(share_lost(t, s, true, NULL) < t->pv_l1 ? &high : &low) = s->pv;
+    }
+}
+
+/* One prompt more of a head; want: its sim, cdf, pv so far. */
+static void tune(tuning *t, double want[3]) {
+    for (double sim = -1; sim < 1 && !t->gave_up; sim += 1.0 / 16) {
+        tried *s = &t->at[t->n++];
+        s->sim = sim;
+        tune_sim(t, s);
+        if (s->sparsity < 0.1) {
+            break;
+        }
+    }
+    double best = -1, mean = 0;
+    for (int g = 0; g < 16 && !t->gave_up; g++) {
+        double sum = 0, sim = -1, cdf = 0, pv = 0;
+        int n = 0;
+        for (int i = 0; i < t->n; i++) {
+            const tried *s = &t->at[i];
+            if ((int)floor((s->sim + 1) / 0.125) == g) {
+                sum += s->sparsity, n++;
+                sim = fmax(sim, s->sim), cdf = fmax(cdf, s->cdf), pv = fmax(pv, s->pv);
+            }
+        }
+        if (n > 0 && sum > best + 1e-12) {
+            best = sum, mean = sum / n;
+            want[0] = sim, want[1] = cdf, want[2] = pv;
+        }
+    }
+    if (!t->gave_up && mean <= 0.1) {
+        t->gave_up = true;
+        want[0] = want[1] = 1;
+    }
+}
+
+/* Of each head: what the profile of two prompts and that of the first alone must have. */
+static int tuning_holds(fv_context *ctx, heads x[2], double l1, double pv_l1) {
+    char recipe[100];
+    int sparse = 0;
+    snprintf(recipe, sizeof recipe, "prefill=spargeattn:l1=%g:pv_l1=%g", l1, pv_l1);
+    fv_profile *profile[2] = {calibrate(ctx, recipe, x, 1), calibrate(ctx, recipe, x, 2)};
+    for (int64_t head = 0; head < x->h_q; head++) {
+        tuning t = {.ctx = ctx, .l1 = l1, .pv_l1 = pv_l1};
+        double want[3] = {0};
+        for (int prompt = 0; prompt < 2; prompt++) {
+            heads one = one_head(&x[prompt], head);
+            double *dense = dense_outputs(&one);
+            t.one = &one, t.dense = dense;
+            tune(&t, want);
+            int64_t n = 0;
+            const double *got = fv_profile_get(profile[prompt], 0, head, &n);
+            CHECK(n == 3 && got[0] == want[0] && fabs(got[1] - want[1]) < 1e-9 && fabs(got[2] - want[2]) < 1e-9,
+                  "%s, head %lld, %d prompts: %g %g %g, not %g %g %g", recipe, (long long)head, prompt + 1, n == 3 ? got[0] : -9,
+                  n == 3 ? got[1] : -9, n == 3 ? got[2] : -9, want[0], want[1], want[2]);
+            free(dense);
+            one_head_free(&one);
+        }
+        sparse += !t.gave_up;
+    }
+    fv_profile_destroy(profile[0]);
+    fv_profile_destroy(profile[1]);
+    return sparse;
+}
+
+static void tunings_hold(fv_context *ctx) {
+    heads x[2] = {structured(21, 2, 1, 700, 32), structured(22, 2, 1, 700, 32)};
+    CHECK(tuning_holds(ctx, x, 0.2, 0.3) == 2, "a fifth may be lost, and heads stay dense");
+    heads_free(&x[0]);
+    heads_free(&x[1]);
+    for (int i = 0; i < 2; i++) { /* queries that look everywhere alike */
+        x[i] = heads_make((uint64_t)(25 + i), 1, 1, 2000, 32);
+        for (int64_t j = 0; j < 2000 * 32; j++) {
+            x[i].q[j] *= 0.05f;
+        }
+    }
+    CHECK(tuning_holds(ctx, x, 0.02, 0.03) == 0, "a head that looks everywhere is sparse");
+    heads_free(&x[0]);
+    heads_free(&x[1]);
+    CHECK(strstr(calibration_refused(ctx, "prefill=spargeattn:topk=0.5", 512), "topk") != NULL, "topk is taken");
+    CHECK(strstr(calibration_refused(ctx, "prefill=spargeattn:l1=0.1", 512), "pv_l1") != NULL, "pv_l1 below l1 is taken");
+}
+
+/* A profile's heads do what its numbers as parameters do with the first block on; sim 1 and cdf 1 are dense, bit for bit. */
+static void profile_holds(fv_context *ctx) {
+    heads x = structured(23, 4, 2, 900, 32);
+    static const double number[][3] = {{0.3, 0.7, 4}, {-0.5, 0.9, 50}, {1, 1, 0}, {0.2, 0.5, 0}};
+    static const double *const at[] = {number[0], number[1], number[2], number[3]};
+    static const int64_t n[] = {3, 3, 3, 3};
+    const profiled numbers = {"spargeattn", at, n};
+    selection got = {x.h_q, x.n, calloc((size_t)(x.h_q * x.n), (size_t)x.n), 0};
+    prepared p = prepare_profiled(ctx, "prefill=spargeattn@file:fallback=0", &numbers, &x);
+    fv_run run = part_run(&x, 0, x.n, x.n);
+    CHECK(fv_plan_index(p.plan, &run, p.workspace, p.bytes, take_tile, &got) == FV_OK, "%s", fv_message(ctx));
+    CHECK(fv_plan_run(p.plan, &run, p.workspace, p.bytes) == FV_OK, "%s", fv_message(ctx));
+    prepared_free(&p);
+    const int64_t pairs = x.n * x.n, size = x.n * x.d;
+    float *out = malloc((size_t)(x.h_q * size) * sizeof *out);
+    memcpy(out, x.out, (size_t)(x.h_q * size) * sizeof *out);
+    for (int64_t head = 0; head < 4; head++) {
+        char recipe[200];
+        const setting s = {number[head][0], number[head][1], 0, 1};
+        recipe_of(&s, number[head][2], recipe, sizeof recipe);
+        selection want = select_all(ctx, recipe, &x, true);
+        heads_run(ctx, head == 2 ? "prefill=dense" : recipe, &x);
+        CHECK(memcmp(got.at + head * pairs, want.at + head * pairs, (size_t)pairs) == 0, "%s: a profile's head selects otherwise",
+              recipe);
+        CHECK(memcmp(out + head * size, x.out + head * size, (size_t)size * sizeof *out) == 0,
+              "%s: a profile's head gives otherwise", recipe);
+        free(want.at);
+    }
+    free(out);
+    free(got.at);
+    heads_free(&x);
+}
+
 int main(void) {
     fv_context *ctx;
     if (fv_context_create(NULL, &ctx) != FV_OK) {
@@ -337,6 +499,8 @@ int main(void) {
     second_stage_holds(ctx, heads_real(3, 1, 700), 8, 1);
     second_stage_holds(ctx, structured(4300, 2, 1, 4300, 32), 8, 61); /* a second piece: the maximum so far is that of both */
     values_stay_unread(ctx);
+    tunings_hold(ctx);
+    profile_holds(ctx);
     fv_context_destroy(ctx);
     printf("%d failures\n", failures);
     return failures > 0;

@@ -153,7 +153,7 @@ static fv_status calibrate(fv_context *c, const char *method) {
 
 static void each_allocation_of_calibrating(void **state) {
     (void)state;
-    static const char *const methods[] = {"minference", "top-theta:k=16", "dam", "dhsa", "moa"};
+    static const char *const methods[] = {"minference", "top-theta:k=16", "dam", "sale:dense=0", "spargeattn", "dhsa", "moa"};
     for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
         for (long long n = 1;; n++) {
             alloc_fail a;
