@@ -1,7 +1,7 @@
 /* test_hyper_index.c - HyperAttention as a recipe: the pairs of its index, and their weights, against those of hyper_test.h with
  * the seed's numbers made here; the official code's outputs; and dense attention where nothing is left out. */
+#include "heads_test.h"
 #include "hyper_test.h"
-#include "npy_golden.h"
 #include "structured_test.h"
 
 enum { BITS = 5 };
@@ -80,7 +80,8 @@ static void form_holds(fv_context *ctx, const form *f, heads *x, int64_t from, b
             differ += (weight[at] > 0) != s.at[head * x->n * x->n + at];
             pairs += weight[at] > 0;
         }
-        for (int64_t i = from; i < x->n; i += 3) {
+        const int64_t step = x->n > 300 ? 17 : 3;
+        for (int64_t i = from; i < x->n; i += step) {
             const double want = weighted_row(&h, q + i * x->d, k, v, weight + i * x->n, out);
             worst = fmax(worst, fabs(want - (double)lse[head * (x->n - from) + i - from]));
             for (int64_t c = 0; c < x->d; c++) {
@@ -98,6 +99,15 @@ static void form_holds(fv_context *ctx, const form *f, heads *x, int64_t from, b
     free(out);
     free(projection);
     free(s.at);
+}
+
+static void forms_hold(fv_context *ctx, const void *f, heads *x) {
+    form_holds(ctx, f, x, 0, true);
+    form_holds(ctx, f, x, 0, false);
+    if (x->n < 1000) { /* a second prompt; asking an index for each pair of long ones takes a while */
+        form_holds(ctx, f, x, x->n / 3, true);
+        form_holds(ctx, f, x, x->n / 3, false);
+    }
 }
 
 static void golden_holds(fv_context *ctx, const char *name, bool causal) {
@@ -175,17 +185,9 @@ int main(void) {
         fv_context_create(&(fv_context_options){.threads = 1}, &alone) != FV_OK) {
         return 1;
     }
-    static const int64_t length[] = {1, 63, 65, 200, 701};
     static const form forms[] = {{32, 20, 40, 1, 64}, {64, 0, 100, 2, 100}, {100, 600, 128, 3, 4096}};
-    for (int i = 0; i < 10; i++) {
-        heads x = (i % 2 ? heads_structured : heads_make)((uint64_t)i, 4, i / 2 % 2 ? 4 : 2, length[i / 2], i / 2 % 2 ? 64 : 32);
-        for (int k = 0; k < 3; k++) {
-            form_holds(ctx, &forms[k], &x, 0, true);
-            form_holds(ctx, &forms[k], &x, 0, false);
-            form_holds(ctx, &forms[k], &x, x.n / 3, true);
-            form_holds(ctx, &forms[k], &x, x.n / 3, false);
-        }
-        heads_free(&x);
+    for (int k = 0; k < 3; k++) {
+        on_all_heads(ctx, heads_structured, forms_hold, &forms[k]);
     }
     golden_holds(ctx, "select/hyper-attention/recipe-causal", true);
     golden_holds(ctx, "select/hyper-attention/recipe-both", false);
