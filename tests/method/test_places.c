@@ -234,6 +234,13 @@ static void longheads_hold(fv_context *ctx, int64_t h_kv, bool interleaved) {
     CHECK(worst < 5e-5, "longheads, a generated token: off by %g", worst);
     run_rows(ctx, &step, &y, NULL, N - 1, N, 0, again);
     CHECK(memcmp(last, again, sizeof last) == 0, "what was kept from token to token changes bits");
+    for (int64_t i = CHUNK * D; i < 5 * CHUNK * D; i++) { /* as after a roll-back and another prompt: step 0 says so */
+        y.v[i] *= -30;
+    }
+    run_rows(ctx, &step, &y, NULL, N - 1, N, 0, last);
+    memset(step.state, 0xff, step.state_bytes);
+    run_rows(ctx, &step, &y, NULL, N - 1, N, 0, again);
+    CHECK(memcmp(last, again, sizeof last) == 0, "a first step takes up what another text left");
     planned_free(&step);
     planned_free(&prompt);
     heads_free(&x);
