@@ -7,12 +7,16 @@ typedef struct arguments {
     cli_common common;
     const char *file;
     int64_t context, chunks;
+    bool beyond_trained;
 } arguments;
 
 static int parse(arguments *a, int argc, char **argv) {
     cli_option options[] = {
         {"file", 'f', "FILE", "text to predict; - is standard input", CLI_TEXT, &a->file, 0, 0},
-        {"ctx", 0, "N", "tokens of a window, at most the model's trained length", CLI_INT, &a->context, 2, 1e18},
+        {"ctx", 0, "N", "tokens of a window, at most the model's trained length (but see --beyond-trained)", CLI_INT, &a->context,
+         2, 1e18},
+        {"beyond-trained", 0, NULL, "allow windows of more tokens than the model was trained for", CLI_FLAG, &a->beyond_trained,
+         0, 0},
         {"chunks", 0, "N", "windows to score, from the start of the text (default: all)", CLI_INT, &a->chunks, 1, 1e9},
     };
     cli_page page = {
@@ -60,12 +64,13 @@ static int measure(const arguments *a, fv_context *ctx, const char *text, size_t
     fv_model *model = NULL;
     int code = common_check_recipe(ctx, a->common.recipe);
     code = code ? code : common_model(&a->common, ctx, &model);
-    code = code ? code : common_check_room(&a->common, ctx, model, "--ctx", a->context, false);
+    code = code ? code : common_check_room(&a->common, ctx, model, "--ctx", a->context, a->beyond_trained);
     if (!code) {
         fv_perplexity_options options = fv_perplexity_options_default();
         options.text = text;
         options.size = size;
         options.context = a->context;
+        options.beyond_trained = a->beyond_trained;
         options.windows = a->chunks;
         options.recipe = a->common.recipe;
         options.kv_dtype = a->common.kv;

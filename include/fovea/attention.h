@@ -231,6 +231,16 @@ FV_API const fv_method *fv_method_find(const char *name);
 
 /* ---- attention: plan, then run ------------------------------------------------------------------------------------- */
 
+/* The rotary positions that rows of Q and K come with (Su et al., RoFormer, 2021): the pairs of a row's first `width` numbers are
+ * turned by position * frequency. Dense attention does not look at it; methods that give queries and keys positions of their own
+ * do, and turn rows on from where they stand. */
+typedef struct fv_rope {
+    int64_t width;           /* even, up to d_k; 0: rows have no such positions, or it is not known */
+    bool interleaved;        /* pairs (x[2j], x[2j+1]); else (x[j], x[j + width/2]) */
+    const double *frequency; /* (width / 2) radians a position; read while a plan is made */
+    int64_t trained;         /* positions that the model was trained on; 0: not known */
+} fv_rope;
+
 /* What is to be computed. Start from fv_problem_default() and set what differs. Lengths are maxima: a run may bring less. */
 typedef struct fv_problem {
     int64_t b;            /* sequences, at least 1; with `packed`, sequences in the pack */
@@ -252,6 +262,7 @@ typedef struct fv_problem {
     bool has_key_mask;    /* a mask over keys comes at run */
     float max_error;      /* 0: off. Else some rows of each head are computed densely too (the last 64, and 64 before them), and
                            * a head whose outputs differ there by more than this, relative to their size, is run densely */
+    fv_rope rope;         /* how Q and K were rotated, for methods that have to know */
     const fv_recipe
         *recipe; /* NULL: dense. A recipe's window and the problem's both apply. Borrowed until the plan is destroyed */
     fv_phase

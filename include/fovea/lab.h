@@ -22,11 +22,12 @@ typedef int (*fv_lab_progress)(void *user, const char *what, double share);
 typedef struct fv_perplexity_options {
     const char *text;
     size_t size;
-    int64_t context;    /* 4096 */
-    int64_t windows;    /* 0: as many as there are */
-    const char *recipe; /* "": dense */
-    float max_error;    /* as in fv_session_options */
-    fv_dtype kv_dtype;  /* as in fv_session_options */
+    int64_t context;     /* 4096 */
+    bool beyond_trained; /* allow a context of more tokens than the model was trained on */
+    int64_t windows;     /* 0: as many as there are */
+    const char *recipe;  /* "": dense */
+    float max_error;     /* as in fv_session_options */
+    fv_dtype kv_dtype;   /* as in fv_session_options */
     fv_lab_progress progress;
     void *user;
 } fv_perplexity_options;

@@ -69,7 +69,7 @@ fv_status fv_calibration_create(fv_context *ctx, const fv_recipe *recipe, const 
     *out = NULL;
     const fvi_choice *choice = &recipe->choice[FV_PREFILL];
     const fv_calibration_options *o = options;
-    const fvi_extent extent = {o->tokens, o->tokens, o->h_q, o->h_kv, o->d_k, o->d_v, true};
+    const fvi_extent extent = {o->tokens, o->tokens, o->h_q, o->h_kv, o->d_k, o->d_v, true, false, 0};
     const fvi_calibrate_facts facts = {choice->value, extent, o->prompts, o->budget};
     fv_status status = check(ctx, choice, recipe->method[FV_PREFILL], &facts, o);
     if (status != FV_OK) {

@@ -1,6 +1,8 @@
 /* look.c - rows of queries, keys and values for selectors, from tensors and caches of any format. */
 #include "attend/look.h"
 
+#include "attend/turn.h"
+
 #include <string.h>
 
 static void query_rows(const fvi_looker *l, int64_t head, int64_t from, int64_t n, float *out) {
@@ -9,7 +11,7 @@ static void query_rows(const fvi_looker *l, int64_t head, int64_t from, int64_t 
     for (int64_t i = 0; i < n; i++, out += p->d_k) {
         fvi_load_row(l->run->q.dtype, fvi_tensor_at(&l->run->q, batch, head, l->item->q_start + from + i), l->run->q.stride[3],
                      p->d_k, out);
-        if (l->run->cache != NULL && l->run->cache->desc.rotate_k) {
+        if (l->run->cache != NULL && l->run->cache->desc.rotate_k && !l->plan->places) {
             l->plan->quant.rotate(out, (int)p->d_k);
         }
     }
@@ -20,6 +22,11 @@ static void tensor_rows(const fvi_source *s, const fv_tensor *t, int64_t from, i
         fvi_load_row(t->dtype, fvi_tensor_at(t, s->sequence, s->head, s->start + from + j), t->stride[3], t->shape[3],
                      out + j * t->shape[3]);
     }
+}
+
+/* Whether the cache's basis is not the one that products meet K in: where positions are the method's, it is taken back. */
+static bool takes_back(const fvi_looker *l) {
+    return l->plan->places && l->source.cache != NULL && l->source.cache->desc.rotate_k;
 }
 
 /* Rows first .. first + n - 1 of a page. */
@@ -56,10 +63,20 @@ static void read_rows(const fvi_sight *sight, fvi_side side, int64_t from, int64
         rows = fvi_min(FVI_PAGE - first, n - done);
         page_rows(l, fvi_cache_page(s->cache, s->layer, s->head, (from + done) / FVI_PAGE), side, first, rows, out + done * d);
     }
+    for (int64_t j = 0; side == FVI_SIDE_K && takes_back(l) && j < n; j++) {
+        l->plan->quant.rotate(out + j * d, (int)d);
+    }
 }
 
 static int pack_leaf(const fvi_sight *sight, int64_t leaf, void *room, void *kt) {
     const fvi_looker *l = sight->source;
+    if (takes_back(l)) {
+        const int n = (int)fvi_min(FVI_PAGE, sight->n_kv - leaf * FVI_PAGE);
+        float *rows = room;
+        read_rows(sight, FVI_SIDE_K, leaf * FVI_PAGE, n, rows);
+        fvi_sight_pack_rows(sight, rows, n, sight->d_k, rows + FVI_PAGE * sight->d_k, kt);
+        return n;
+    }
     fvi_leaf keys;
     fvi_source_leaf(&l->source, leaf, room, &keys);
     if (fvi_quantised(keys.k_dtype)) {
@@ -115,6 +132,14 @@ static void copy_keys(const fvi_looker *l, const int32_t *key, int n, int64_t by
 static void pack_keys(const fvi_sight *sight, const int32_t *key, int n, void *room, void *kt) {
     const fvi_looker *l = sight->source;
     const fvi_source *s = &l->source;
+    if (takes_back(l)) {
+        float *rows = room;
+        for (int j = 0; j < n; j++) {
+            read_rows(sight, FVI_SIDE_K, key[j], 1, rows + j * sight->d_k);
+        }
+        fvi_sight_pack_rows(sight, rows, n, sight->d_k, rows + FVI_PAGE * sight->d_k, kt);
+        return;
+    }
     fv_dtype dtype = s->cache != NULL ? s->cache->desc.k_dtype : s->k->dtype;
     bool quantised = fvi_quantised(dtype), side_by_side = s->cache != NULL || s->k->stride[3] == 1;
     fv_dtype packed = !quantised ? dtype : sight->ops->half ? FV_BF16 : FV_F32;
@@ -127,6 +152,13 @@ static void pack_keys(const fvi_sight *sight, const int32_t *key, int n, void *r
         }
     }
     sight->ops->pack_k[packed](room, bytes, n, (int)sight->d_k, kt);
+}
+
+static void turn_rows(const fvi_sight *sight, int64_t by, int64_t n, float *rows) {
+    const fvi_looker *l = sight->source;
+    for (int64_t i = 0; i < n; i++) {
+        fvi_turn_row(l->plan, by, rows + i * sight->d_k);
+    }
 }
 
 fvi_sight fvi_looker_open(fvi_looker *looker, const fv_plan *plan, const fv_run *run, const fvi_item *item,
@@ -156,6 +188,7 @@ fvi_sight fvi_looker_open(fvi_looker *looker, const fv_plan *plan, const fv_run 
                        .sift = &plan->sift,
                        .lowbit = &plan->lowbit,
                        .source = looker,
+                       .turn = plan->places ? turn_rows : NULL,
                        .rows = read_rows,
                        .pack = pack_leaf,
                        .pack_keys = pack_keys};

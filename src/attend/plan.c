@@ -3,6 +3,7 @@
 
 #include "attend/audit.h"
 #include "attend/correct.h"
+#include "attend/turn.h"
 
 #include <math.h>
 
@@ -49,6 +50,13 @@ static fv_status check_problem(fv_context *ctx, const fv_problem *p) {
     if (p->packed && p->has_bias) {
         return fvi_fail(ctx, FV_ERR_UNSUPPORTED,
                         "an additive bias does not go with packed sequences; use a batch with kv_length");
+    }
+    if (p->rope.width < 0 || p->rope.width % 2 != 0 || p->rope.width > p->d_k || p->rope.trained < 0 ||
+        (p->rope.width > 0 && p->rope.frequency == NULL)) {
+        return fvi_fail(ctx, FV_ERR_ARGUMENT,
+                        "rope turns %lld of %lld numbers, by %s frequencies; it must be an even number up to all, with "
+                        "frequencies, and positions trained 0 or more",
+                        (long long)p->rope.width, (long long)p->d_k, p->rope.frequency == NULL ? "no" : "given");
     }
     if (p->phase != FV_PREFILL && p->phase != FV_DECODE) {
         return fvi_fail(ctx, FV_ERR_ARGUMENT, "phase is %d; it must be FV_PREFILL or FV_DECODE", (int)p->phase);
@@ -99,7 +107,7 @@ static size_t take(layout_cursor *c, int64_t n, size_t size) {
 }
 
 static fvi_extent extent_of(const fv_problem *p) {
-    return (fvi_extent){p->n_q, p->n_kv, p->h_q, p->h_kv, p->d_k, p->d_v, p->causal};
+    return (fvi_extent){p->n_q, p->n_kv, p->h_q, p->h_kv, p->d_k, p->d_v, p->causal, p->rope.width > 0, p->rope.trained};
 }
 
 /* What an index needs in a thread's scratch; nothing where a rule is the answer. */
@@ -120,6 +128,18 @@ static void lay_out_index(fv_plan *plan, layout_cursor *c) {
     at->seen_state = take(c, FVI_STRANDS, at->seen_bytes);
     at->head_bytes = selector->head_bytes == NULL ? 0 : selector->head_bytes(plan->choice.value, &extent);
     at->head_bytes = (at->head_bytes + 63) & ~(size_t)63;
+}
+
+/* What turned queries and keys need. */
+static void lay_out_places(fv_plan *plan, layout_cursor *c) {
+    const int64_t d = plan->problem.d_k, rows = plan->places ? plan->rows : 0, keys = plan->places ? FVI_LEAF : 0;
+    fvi_layout *at = &plan->at;
+    at->plain = take(c, rows * d, sizeof(float));
+    at->place = take(c, rows, sizeof(int64_t));
+    at->turned = take(c, keys * d, sizeof(float));
+    at->leaf = take(c, keys * d, sizeof(float));
+    at->kt_low = take(c, plan->places, (size_t)fvi_tile_k_bytes(d));
+    at->s_low = take(c, plan->places ? plan->sub_rows * FVI_LEAF : 0, sizeof(float));
 }
 
 /* One code path for sizes and offsets: what is asked for is what is used. */
@@ -144,6 +164,7 @@ static bool lay_out(fv_plan *plan) {
     at->total_m = take(&c, plan->rows, sizeof(float));
     at->total_sum = take(&c, plan->rows, sizeof(float));
     at->seen = take(&c, plan->batch * plan->rows, sizeof(uint64_t));
+    lay_out_places(plan, &c);
     lay_out_index(plan, &c);
     at->thread_bytes = c.at;
     c.at = 0;
@@ -179,6 +200,10 @@ static void fill_in(fv_plan *plan, fv_context *ctx, const fv_problem *problem) {
     if (problem->recipe != NULL) {
         plan->choice = problem->recipe->choice[problem->phase];
     }
+    if (plan->choice.selector->resolve != NULL) {
+        const fvi_extent extent = extent_of(problem);
+        plan->choice.selector->resolve(plan->choice.value, &extent);
+    }
     /* no position is beyond 2^31, and sums with a larger window could overflow */
     plan->rule = (fvi_rule){problem->causal, fvi_min(problem->window, INT64_C(1) << 32), problem->sinks};
     plan->threads = fv_threads(ctx);
@@ -200,6 +225,11 @@ static fv_status check_recipe(fv_plan *plan) {
     const fvi_extent extent = extent_of(p);
     const fvi_selector *s = plan->choice.selector;
     const char *reason = s->refuse == NULL ? NULL : s->refuse(plan->choice.value, &extent);
+    if (reason == NULL && s->places && p->rope.width > 0 && (plan->choice.delta > 0 || p->max_error > 0)) {
+        reason =
+            "the method gives keys positions of its own: dense rows, which have others, say nothing of its error (delta, max "
+            "error)";
+    }
     return reason == NULL ? FV_OK : fvi_fail(plan->ctx, FV_ERR_UNSUPPORTED, "%s", reason);
 }
 
@@ -230,6 +260,9 @@ static fv_status create(fv_context *ctx, const fv_problem *problem, bool single,
     choose_sizes(plan);
     fv_status status = check_recipe(plan);
     if (status == FV_OK) {
+        status = fvi_turns_create(plan);
+    }
+    if (status == FV_OK) {
         status = create_dense(plan);
     }
     if (status == FV_OK && !lay_out(plan)) {
@@ -251,6 +284,7 @@ fv_status fv_plan_create(fv_context *ctx, const fv_problem *problem, fv_plan **o
 void fv_plan_destroy(fv_plan *plan) {
     if (plan != NULL) {
         fv_plan_destroy(plan->dense);
+        fvi_turns_release(plan);
         fvi_release(plan->ctx, plan, 1, sizeof *plan);
     }
 }
@@ -261,7 +295,7 @@ size_t fv_plan_state(const fv_plan *plan) { return plan->at.state_bytes; }
 
 /* The choice of fvi_products_pick, by name. */
 const char *fv_plan_kernel(const fv_plan *plan, fv_dtype k, fv_dtype v) {
-    if (plan->problem.phase == FV_DECODE && k >= FV_F32 && (int)k < FVI_KV_DTYPES && plan->decode.k[k].name != NULL) {
+    if (fvi_plan_in_place(plan) && k >= FV_F32 && (int)k < FVI_KV_DTYPES && plan->decode.k[k].name != NULL) {
         return plan->decode.k[k].name;
     }
     return plan->ops[fvi_plan_pairs(plan, k, v)].name;

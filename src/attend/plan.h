@@ -38,6 +38,7 @@ enum {
 typedef struct fvi_layout {
     size_t q, q_row, s, kt, vt, vt_row, gather, out, total, m, sum, alpha, total_m, total_sum, seen;
     size_t key, apart, column, room, scratch; /* of an index: its bitmaps, columns put side by side, the selector's scratch */
+    size_t plain, place, turned, leaf, kt_low, s_low; /* where positions are the method's: see turn.h */
     size_t seen_state, seen_bytes;            /* what tells its rows apart: start; of one of FVI_STRANDS */
     size_t thread_bytes;
     size_t partial, partial_bytes;      /* start; one partial result: rows x (d_pad + m + sum) */
@@ -48,6 +49,15 @@ typedef struct fvi_layout {
     size_t stats;                       /* start of per-thread statistics */
     size_t bytes;
 } fvi_layout;
+
+/* Angles by which rows are turned on: those of 0 .. 255 positions, and of 256 times as many; a sum of two is any. */
+typedef struct fvi_turns {
+    int64_t width;
+    bool interleaved;
+    double *frequency; /* (width / 2), owned */
+    float *near, *far; /* (256, width / 2, 2) and (n_far, width / 2, 2): cosines and sines, owned */
+    int64_t n_far;
+} fvi_turns;
 
 struct fv_plan {
     fv_context *ctx;
@@ -65,6 +75,8 @@ struct fv_plan {
     int64_t group;
     int64_t share;        /* query heads of an item: the group, or 1 */
     bool indexed;         /* an index selector */
+    bool places;          /* positions are the method's: there is a table of turns */
+    fvi_turns turns;
     bool single;          /* an item for each query head all the same */
     int64_t tile;         /* positions of its tile; tiles and items are cut at absolute multiples */
     int64_t q_block;      /* positions of an item at most */
@@ -82,9 +94,13 @@ struct fv_plan {
 };
 
 static inline bool fvi_bf16_or_less(fv_dtype dtype) { return dtype == FV_BF16 || dtype == FV_Q8_0 || dtype == FV_Q4_0; }
+/* Whether K and V are read where they lie: for generated tokens, unless the method turns them. */
+static inline bool fvi_plan_in_place(const fv_plan *plan) {
+    return plan->problem.phase == FV_DECODE && !plan->choice.selector->places;
+}
 /* A prompt's bf16 and quantised keys and values take the form of pairs where there is one; all else is widened to f32. */
 static inline bool fvi_plan_pairs(const fv_plan *plan, fv_dtype k, fv_dtype v) {
-    return plan->has_half && plan->problem.phase == FV_PREFILL && fvi_bf16_or_less(k) && fvi_bf16_or_less(v);
+    return plan->has_half && !fvi_plan_in_place(plan) && fvi_bf16_or_less(k) && fvi_bf16_or_less(v);
 }
 
 /* One sequence's part of a run. */

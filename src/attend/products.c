@@ -1,12 +1,14 @@
 /* products.c - see products.h. */
 #include "attend/products.h"
 
+#include "attend/turn.h"
+
 #include <string.h>
 
 void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scratch) {
     fv_dtype k = run->cache != NULL ? run->cache->desc.k_dtype : run->k.dtype;
     fv_dtype v = run->cache != NULL ? run->cache->desc.v_dtype : run->v.dtype;
-    bool decode = plan->problem.phase == FV_DECODE;
+    bool decode = fvi_plan_in_place(plan);
     scratch->ops = &plan->ops[fvi_plan_pairs(plan, k, v)];
     scratch->key = decode ? &plan->decode.k[k] : NULL;
     scratch->value = decode ? &plan->decode.v[v] : NULL;
@@ -28,7 +30,7 @@ void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, in
 }
 
 int64_t fvi_products_batch(const fv_plan *plan, const fvi_scratch *scratch, bool in_place) {
-    bool several = scratch->key != NULL ? in_place : scratch->ops->fold != NULL;
+    bool several = scratch->key != NULL ? in_place : scratch->ops->fold != NULL && !plan->choice.selector->places;
     return several ? plan->batch : 1;
 }
 
@@ -36,8 +38,13 @@ void fvi_products_open_keys(const fv_plan *plan, fvi_leaf *leaf, int slot, const
     if (scratch->key == NULL) {
         uint8_t *kt = (uint8_t *)scratch->kt + slot * fvi_tile_packed_k(scratch->ops, plan->problem.d_k);
         fvi_leaf_widen(&plan->quant, scratch->ops->half, plan->problem.d_k, plan->problem.d_v, scratch->gather, leaf);
-        scratch->ops->pack_k[leaf->k_dtype](leaf->k, leaf->k_row_bytes, leaf->n, (int)plan->problem.d_k, kt);
         leaf->kt = kt;
+        leaf->set = 0;
+        if (scratch->unrotate) {
+            fvi_turn_plain_keys(plan, leaf, scratch);
+        } else {
+            scratch->ops->pack_k[leaf->k_dtype](leaf->k, leaf->k_row_bytes, leaf->n, (int)plan->problem.d_k, kt);
+        }
         leaf->vt = (uint8_t *)scratch->vt + slot * fvi_tile_packed_v(scratch->ops, plan->problem.d_v);
     }
 }

@@ -17,6 +17,7 @@ typedef struct fvi_leaf {
     const int32_t *key;      /* numbers in the sequence of columns that were put side by side; NULL: a block's */
     int64_t first;
     bool entries;                    /* of an index, which are no keys */
+    int64_t set;                     /* of the index's places that kt is packed by; 0: keys where they stand */
     bool v_open, v_looked, v_finite; /* values are packed; whether they are finite was looked at; they are */
 } fvi_leaf;
 

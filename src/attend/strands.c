@@ -23,10 +23,12 @@ typedef struct strand {
     fvi_columns own;
 } strand;
 
-/* Counting is seldom needed: without two keys side by side there are 32 at most. */
+/* Counting is seldom needed: without two keys side by side there are 32 at most. Where positions are the method's there are only
+ * blocks. */
 static bool as_block(const fvi_index *index, int64_t b) {
     const uint64_t word = index->key[b];
-    return word == UINT64_MAX || ((word & word >> 1) != 0 && fvi_count_bits(word) > FVI_BLOCK_KEYS);
+    return word == UINT64_MAX || (index->places.query != NULL && word != 0) ||
+           ((word & word >> 1) != 0 && fvi_count_bits(word) > FVI_BLOCK_KEYS);
 }
 
 static fvi_fold fold_from(const fv_plan *plan, const fvi_fold *fold, int64_t row) {
@@ -42,6 +44,8 @@ static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace,
     s->item.n_rows = n;
     fvi_walk_place(plan, run, workspace, &s->item);
     s->scratch.q = fvi_products_query(plan, scratch, row);
+    s->scratch.plain += plan->places ? row * plan->problem.d_k : 0;
+    s->scratch.place += plan->places ? row : 0;
     s->scratch.words += number * words;
     s->scratch.apart += number * fvi_ceil_div(words, 64);
     s->scratch.seen_state = (uint8_t *)scratch->seen_state + (size_t)number * plan->at.seen_bytes;

@@ -2,6 +2,7 @@
 #include "attend/tile.h"
 
 #include "attend/products.h"
+#include "attend/turn.h"
 
 #include <assert.h>
 #include <math.h>
@@ -23,6 +24,13 @@ void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, in
         .words = (uint64_t *)(base + at->key),
         .apart = (uint64_t *)(base + at->apart),
         .column = (int32_t *)(base + at->column),
+        .plain = (float *)(base + at->plain),
+        .place = (int64_t *)(base + at->place),
+        .leaf = (float *)(base + at->leaf),
+        .s_low = (float *)(base + at->s_low),
+        .turned = base + at->turned,
+        .kt_low = base + at->kt_low,
+        .unrotate = plan->places && run->cache != NULL && run->cache->desc.rotate_k,
         .room = base + at->room,
         .select = base + at->scratch,
         .seen_state = base + at->seen_state,
@@ -38,7 +46,9 @@ void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_ite
         int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + fvi_item_query(item, plan->share, r);
         int64_t batch = plan->problem.packed ? 0 : item->sequence;
         fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], plan->problem.d_k, scratch->q_row);
-        if (run->cache != NULL && run->cache->desc.rotate_k) {
+        if (plan->places) {
+            fvi_turn_remember(plan, scratch, r, fvi_row_position(item, plan->share, r));
+        } else if (run->cache != NULL && run->cache->desc.rotate_k) {
             plan->quant.rotate(scratch->q_row, (int)plan->problem.d_k);
         }
         fvi_products_pack_query(plan, scratch, r);
@@ -242,10 +252,15 @@ static void count_rows(const leaf_view *view, const fvi_score_tile *t, bool chan
 }
 
 /* Scores of rows first .. first + n - 1 with a leaf, hidden ones -inf. */
-static void score_rows(const fv_plan *plan, const leaf_view *view, const fvi_score_tile *t, const fvi_scratch *scratch,
+static void score_rows(const fv_plan *plan, leaf_view *view, const fvi_score_tile *t, const fvi_scratch *scratch,
                        const fvi_fold *fold) {
     const fvi_sieve *sieve = &view->index->sieve;
-    fvi_products_scores(plan, &view->leaf, scratch, t->first, t->n, t->s);
+    if (view->index->places.query != NULL) {
+        fvi_turn_scores(plan, t->run, t->item, &view->index->places, view->key / FVI_LEAF, &view->leaf, scratch, t->first, t->n,
+                        t->s);
+    } else {
+        fvi_products_scores(plan, &view->leaf, scratch, t->first, t->n, t->s);
+    }
     fvi_score_parts(t);
     if (view->weighed) {
         weigh(plan, view, t);
@@ -340,8 +355,8 @@ static bool plain_scores(const fv_problem *p) { return p->soft_cap == 0 && !p->h
 
 /* Whether the kernels can take leaves, and rows, at once. */
 static bool takes_at_once(const fv_plan *plan, leaf_view *view, int leaves, const fvi_scratch *scratch) {
-    bool can =
-        scratch->key == NULL && scratch->ops->fold != NULL && plain_scores(&plan->problem) && view->index->sieve.keep == NULL;
+    bool can = scratch->key == NULL && scratch->ops->fold != NULL && plain_scores(&plan->problem) &&
+               view->index->sieve.keep == NULL && view->index->places.query == NULL;
     for (int b = 0; b < leaves; b++) {
         can = can && !view[b].weighed;
     }

@@ -22,6 +22,11 @@ typedef struct fvi_scratch {
     fvi_fold piece, total;
     uint64_t *words, *apart; /* bitmaps of the indexes of an item's tiles */
     int32_t *column;         /* (FVI_STRANDS, 64) */
+    float *plain;            /* (rows, d_k) the item's queries as they come, where positions are the method's */
+    int64_t *place;          /* (rows) where they are packed for */
+    float *leaf, *s_low;     /* (64, d_k) a leaf's keys; a second tile of scores */
+    void *turned, *kt_low;   /* (64) rows of them that were turned; a second packed leaf */
+    bool unrotate;           /* a cache's rows are taken back from its own basis */
     void *room, *select;     /* columns side by side; the selector's own scratch */
     void *seen_state;        /* what index->seen reads */
     fv_run_stats *stats;

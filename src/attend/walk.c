@@ -63,7 +63,7 @@ void fvi_walk_place(const fv_plan *plan, const fv_run *run, void *workspace, fvi
 static void call_tile(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
                       const fvi_query_tile *tile, fvi_index *index) {
     const fvi_choice *choice = &plan->choice;
-    if (choice->break_even > 0 && tile->last < choice->break_even) { /* rows may stand before key 0 */
+    if (choice->break_even > 0 && tile->last < choice->break_even && !plan->places) { /* rows may stand before key 0 */
         fvi_index_add_all(index);
         index->fell_back = true;
         return;

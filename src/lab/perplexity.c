@@ -46,6 +46,7 @@ static fv_status score_window(fv_model *model, scoring *s) {
     options.kv_dtype = s->options->kv_dtype;
     options.max_error = s->options->max_error;
     options.context = s->options->context;
+    options.beyond_trained = s->options->beyond_trained;
     fv_session *session;
     fv_status status = fv_session_create(model, &options, &session);
     if (status != FV_OK) {

@@ -10,6 +10,7 @@
 typedef struct fvi_method_row {
     fv_method info;
     const fvi_selector *selector;                    /* for the axes prefill and decode */
+    const fvi_selector *step;                        /* positions are the method's, and generated tokens follow it by this */
     bool masks_only;                                 /* hides keys, frees none */
     const char *(*arrays_only)(const double *value); /* why a model cannot take it, or NULL; NULL: every model can */
     bool wraps;                                      /* stands around another method, in brackets: see recipe.c */

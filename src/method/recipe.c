@@ -267,6 +267,9 @@ static void write_normal_form(fv_recipe *r) {
     static const char *const axis[2] = {"prefill", "decode"};
     size_t used = 0, size = sizeof r->text;
     for (int phase = 0; phase < 2; phase++) {
+        if (phase == FV_DECODE && r->row[FV_PREFILL]->step != NULL) { /* it follows */
+            continue;
+        }
         used += (size_t)snprintf(r->text + used, size - used, "%s%s=", phase > 0 ? "," : "", axis[phase]);
         used += write_method(r, phase, r->text + used, size - used);
     }
@@ -277,6 +280,28 @@ static void write_normal_form(fv_recipe *r) {
         snprintf(r->text + used, size - used, ",kv=%s%s/%s%s", fv_dtype_name(r->k_dtype), rotated[r->rotate_k],
                  fv_dtype_name(r->v_dtype), rotated[r->rotate_v]);
     }
+}
+
+/* Where positions are the prompt's method's, generated tokens have to find keys at the same ones. */
+static fv_status let_steps_follow(const parser *p) {
+    fv_recipe *r = p->recipe;
+    const fvi_method_row *row = r->row[FV_PREFILL];
+    if (row->step == NULL) {
+        return FV_OK;
+    }
+    if (p->axis_set[FV_DECODE]) {
+        return fvi_fail(
+            p->ctx, FV_ERR_ARGUMENT,
+            "recipe '%s': %s gives keys positions of its own, which generated tokens have to follow: leave decode out", p->text,
+            row->info.name);
+    }
+    r->choice[FV_DECODE] = r->choice[FV_PREFILL];
+    r->choice[FV_DECODE].selector = row->step;
+    r->choice[FV_DECODE].break_even = 0;
+    r->choice[FV_DECODE].delta = 0;
+    r->row[FV_DECODE] = row;
+    r->method[FV_DECODE] = row->info.name;
+    return FV_OK;
 }
 
 fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **out) {
@@ -297,6 +322,9 @@ fv_status fv_recipe_parse(fv_context *ctx, const char *text, fv_recipe **out) {
     fv_status status = FV_OK;
     for (piece rest = {text, strlen(text)}; rest.n > 0 && status == FV_OK;) {
         status = parse_item(&p, cut(&rest, ','));
+    }
+    if (status == FV_OK) {
+        status = let_steps_follow(&p);
     }
     if (status != FV_OK) {
         fv_recipe_destroy(r);

@@ -26,6 +26,7 @@ typedef struct llama {
     float *frequency_factor; /* (rotated / 2) from rope_freqs, or NULL */
     int64_t rotated;
     double rope_factor; /* 1 / linear scaling */
+    double *frequency;  /* (rotated / 2) radians a position */
     float eps;
 } llama;
 
@@ -236,6 +237,25 @@ static fv_status allocate(fv_model *m) {
     return w->layer != NULL && w->norms != NULL ? FV_OK : fvi_fail(m->ctx, FV_ERR_MEMORY, "no memory for the norms' weights");
 }
 
+/* What methods that give keys positions of their own have to know. */
+static fv_status describe_rope(fv_model *m) {
+    llama *w = m->weights;
+    if (w->rotated == 0) {
+        return FV_OK;
+    }
+    w->frequency = fvi_alloc(m->ctx, (size_t)(w->rotated / 2), sizeof(double));
+    if (w->frequency == NULL) {
+        return fvi_fail(m->ctx, FV_ERR_MEMORY, "no memory for rotary frequencies");
+    }
+    for (int64_t j = 0; j < w->rotated / 2; j++) {
+        w->frequency[j] = pow(m->facts.rope_base, -2.0 * (double)j / (double)w->rotated) * w->rope_factor;
+        w->frequency[j] /= w->frequency_factor != NULL ? (double)w->frequency_factor[j] : 1;
+    }
+    m->rope = (fv_rope){
+        .width = w->rotated, .interleaved = m->facts.rope_interleaved, .frequency = w->frequency, .trained = m->facts.context};
+    return FV_OK;
+}
+
 static fv_status llama_load(fv_model *m) {
     llama *w = m->weights = fvi_zalloc(m->ctx, 1, sizeof(llama));
     if (w == NULL) {
@@ -251,7 +271,10 @@ static fv_status llama_load(fv_model *m) {
     if (status == FV_OK) {
         status = allocate(m);
     }
-    return status == FV_OK ? load_tensors(m) : status;
+    if (status == FV_OK) {
+        status = load_tensors(m);
+    }
+    return status == FV_OK ? describe_rope(m) : status;
 }
 
 static void llama_unload(fv_model *m) {
@@ -262,6 +285,7 @@ static void llama_unload(fv_model *m) {
     fvi_release(m->ctx, w->layer, (size_t)w->n_layers, sizeof *w->layer);
     fvi_release(m->ctx, w->norms, (size_t)w->norms_size, sizeof *w->norms);
     fvi_release(m->ctx, w->frequency_factor, (size_t)(w->rotated / 2), sizeof(float));
+    fvi_release(m->ctx, w->frequency, (size_t)(w->rotated / 2), sizeof(double));
     fvi_release(m->ctx, w, 1, sizeof *w);
     m->weights = NULL;
 }
@@ -372,6 +396,9 @@ static fv_status attend(fv_session *s, const fvi_pass *p, int layer, int64_t n, 
                         .out = heads(p->mix, f->h_q, n, f->d_v),
                         .cache = s->cache,
                         .layer = layer,
+                        .step = s->steps,
+                        .state = s->state == NULL ? NULL : s->state + (size_t)layer * s->state_bytes,
+                        .state_bytes = s->state_bytes,
                         .stats = &stats};
     fv_status status = FV_OK;
     if (s->options.calibration != NULL && phase == FV_PREFILL) {

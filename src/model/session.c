@@ -56,6 +56,7 @@ static fv_status make_plans(fv_session *s) {
         p.d_k = f->d_k;
         p.d_v = f->d_v;
         p.causal = true;
+        p.rope = s->model->rope;
         p.recipe = s->recipe;
         p.phase = (fv_phase)phase;
         p.max_error = phase == FV_PREFILL ? s->options.max_error : 0;
@@ -90,6 +91,13 @@ static fv_status allocate_block(fv_session *s) {
     for (int phase = FV_PREFILL; phase <= FV_DECODE; phase++) {
         size_t bytes = fv_plan_workspace(s->plan[phase]);
         s->workspace_bytes = bytes > s->workspace_bytes ? bytes : s->workspace_bytes;
+    }
+    s->state_bytes = (fv_plan_state(s->plan[FV_DECODE]) + 63) & ~(size_t)63;
+    if (s->state_bytes > 0) {
+        s->state = fvi_alloc(s->ctx, (size_t)s->model->facts.layers, s->state_bytes);
+        if (s->state == NULL) {
+            return fvi_fail(s->ctx, FV_ERR_MEMORY, "no memory for what a method keeps from token to token");
+        }
     }
     s->block_bytes = lay_out(s, NULL);
     s->block = fvi_alloc(s->ctx, s->block_bytes, 1);
@@ -216,6 +224,7 @@ void fv_session_destroy(fv_session *s) {
     fv_recipe_destroy(s->recipe);
     fvi_strfree(s->ctx, s->recipe_text);
     fvi_release(s->ctx, s->block, s->block_bytes, 1);
+    fvi_release(s->ctx, s->state, (size_t)s->model->facts.layers, s->state_bytes);
     fvi_release(s->ctx, s->rows, (size_t)(s->rows_capacity * s->model->facts.n_vocab), sizeof(float));
     fv_tokens_release(s->ctx, &s->tokens);
     fvi_release(s->ctx, s->want, (size_t)s->want_capacity, sizeof *s->want);
@@ -275,6 +284,7 @@ fv_status fvi_session_cut(fv_session *s, int64_t position) {
     fv_status status = fv_cache_truncate(s->cache, fvi_min(position, s->ran));
     if (status == FV_OK) {
         s->tokens.n = position;
+        s->steps = 0;
         s->ran = fvi_min(position, s->ran);
         s->n_wants = 0;
         s->has_hidden = s->has_logits = false;

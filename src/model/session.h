@@ -24,6 +24,9 @@ struct fv_session {
     fvi_pass scratch;
     void *workspace;
     size_t workspace_bytes;
+    char *state; /* (layers, state_bytes) what a method of generated tokens keeps from one to the next; NULL: nothing */
+    size_t state_bytes;
+    int64_t steps; /* generated since it was kept; 0: what is there says nothing of the cache */
 
     float *hidden; /* (d_model) of the last token that ran, before the output norm */
     float *kept;   /* (d_model) what hidden was before the present call */

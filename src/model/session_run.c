@@ -120,6 +120,7 @@ static void take_back(fv_session *s, const before *b, const float *hidden) {
     fv_cache_truncate(s->cache, b->ran);
     memcpy(s->ctx->message, message, sizeof message);
     s->tokens.n = b->position;
+    s->steps = 0;
     s->ran = b->ran;
     s->n_wants = b->wants;
     s->has_hidden = b->has_hidden;
@@ -215,6 +216,7 @@ fv_status fv_session_step(fv_session *session, int32_t token) {
     }
     if (status == FV_OK) {
         session->ran++;
+        session->steps++;
         status = make_logits(session, session->scratch.x, FV_DECODE);
     }
     fvi_lap(began, &session->times.total);

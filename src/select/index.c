@@ -13,6 +13,7 @@ void fvi_index_clear(fvi_index *index) {
     index->weigh = NULL;
     index->entries = NULL;
     index->sieve = (fvi_sieve){0};
+    index->places = (fvi_places){0};
     index->fell_back = false;
 }
 

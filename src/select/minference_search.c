@@ -163,7 +163,7 @@ static void sort(fvi_minference_found *out) {
 
 void fvi_minference_search(const fvi_sight *sight, double budget, int64_t step, void *memory,
                            fvi_minference_found out[FVI_MINFERENCE_CANDIDATES]) {
-    fvi_extent extent = {sight->n_q, sight->n_kv, sight->h_q, sight->h_kv, sight->d_k, sight->d_v, true};
+    fvi_extent extent = {sight->n_q, sight->n_kv, sight->h_q, sight->h_kv, sight->d_k, sight->d_v, true, false, 0};
     room r = cut(memory, &extent);
     double mass[KINDS] = {0};
     int64_t rows = 0;

@@ -67,6 +67,7 @@ void fvi_rule_index(const fvi_rule *rule, const fvi_query_tile *q, fvi_index *in
     index->rule = *rule;
     index->blocks = 0;
     index->sieve.keep = NULL;
+    index->places.query = NULL;
     index->n = 0;
     for (int k = 0; k < n; k++) {
         fvi_span blocks = {span[k].from / FVI_LEAF, fvi_ceil_div(span[k].to, FVI_LEAF)};
@@ -84,6 +85,7 @@ void fvi_index_under_rule(const fvi_index *index, const fvi_rule *rule, const fv
     out->rule = index->rule;
     out->blocks = 0;
     out->sieve.keep = NULL;
+    out->places = index->places;
     out->n = 0;
     for (int a = 0, b = 0; a < index->n && b < mine.n;) {
         fvi_span x = index->span[a], y = mine.span[b];
@@ -91,6 +93,7 @@ void fvi_index_under_rule(const fvi_index *index, const fvi_rule *rule, const fv
         if (both.from < both.to) {
             if (out->n == FVI_INDEX_SPANS) { /* no room: the whole reach of the rule, under both rules */
                 mine.rule = index->rule;
+                mine.places = index->places;
                 *out = mine;
                 return;
             }

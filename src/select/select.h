@@ -17,6 +17,7 @@
 #include "select/sight.h"
 
 enum { FVI_INDEX_SPANS = 64, FVI_PARAMETERS = 16, FVI_BLOCK = 64 };
+#define FVI_NOWHERE INT64_MIN
 
 /* Half-open. */
 typedef struct fvi_span {
@@ -91,6 +92,29 @@ typedef struct fvi_sieve {
     void *arg;
 } fvi_sieve;
 
+/* The query that scores are of. */
+typedef struct fvi_place {
+    int layer;
+    int64_t head, position;
+} fvi_place;
+
+/* Positions that a method gives queries and keys in place of their own. Only where rows have rotary positions, whose scores
+ * depend on differences: the executor turns rows on from where they stand. What masks compare stays as it is. */
+typedef struct fvi_places {
+    /* Where the query at `position` stands for the keys of block `block`; FVI_NOWHERE: it sees none of them. *set: 0 if it finds
+     * keys where they are, else a number for where it finds them. NULL: there are no such places. */
+    int64_t (*query)(const struct fvi_places *places, int64_t position, int64_t block, int64_t *set);
+    /* Of the set's n keys, which stand at `position`: a score is s(high) + (s(low) - s(high)) part, 0 <= part < 1. NULL: there is
+     * no set but 0. */
+    void (*keys)(const struct fvi_places *places, int64_t set, const int64_t *position, int n, int64_t *high, int64_t *low,
+                 float *part);
+    /* NULL, or adds to n scores (logarithms to the base 2) of the query at `position` with keys at key[] and parts part[]. */
+    void (*add)(const struct fvi_places *places, int64_t set, const fvi_place *row, int n, const int64_t *key, const float *part,
+                float *s);
+    const void *arg;
+    int64_t n_kv;
+} fvi_places;
+
 typedef struct fvi_index {
     fvi_span span[FVI_INDEX_SPANS]; /* of blocks: a rule selector's answer */
     int n;
@@ -108,7 +132,8 @@ typedef struct fvi_index {
     const fvi_entries *entries; /* NULL: none */
     fvi_span entry_leaves;      /* those that rows of the tile visit */
     fvi_sieve sieve;            /* keep is NULL: none */
-    bool fell_back;             /* the method gave up on this tile: it is dense, and counted */
+    fvi_places places;
+    bool fell_back; /* the method gave up on this tile: it is dense, and counted */
 } fvi_index;
 
 /* What an index selector works with. `head_state` was filled by prepare and may not be changed by tile, which many threads call
@@ -149,6 +174,9 @@ typedef struct fvi_selector {
     void (*tile)(const fvi_select *s, const fvi_query_tile *q, fvi_index *index);
     /* NULL, or why parameters do not fit this problem: a sentence that outlives the call. */
     const fvi_calibration *calibration; /* what it finds offline: see calibrate.h; NULL: nothing */
+    bool places; /* may set index->places: where rows have rotary positions, positions are the method's. Its index is then of
+                  * whole blocks, and generated tokens are multiplied as prompts are */
+    void (*resolve)(double *value, const fvi_extent *extent); /* NULL, or sets numbers that were left at 0 to the problem's */
     bool steps; /* head_state lasts from step to step of one sequence: prepare is called at each, and sees sight->step */
     const char *(*refuse)(const double *value, const fvi_extent *extent);
 } fvi_selector;
@@ -189,7 +217,9 @@ extern const fvi_selector fvi_select_hip;       /* k, block_q, block_k, window, 
 extern const fvi_selector fvi_select_hyper;     /* block, samples, least, projections, seed, chunk */
 extern const fvi_selector fvi_select_dam;       /* none */
 extern const fvi_selector fvi_select_dhsa;      /* budget, density, chunk, local, sinks, norm */
+extern const fvi_selector fvi_select_gali;      /* trained, local, chunk, noise, seed */
 extern const fvi_selector fvi_select_longheads; /* chunk, length */
+extern const fvi_selector fvi_select_longheads_step;
 
 /* ---- rules ---- */
 

@@ -15,6 +15,8 @@
 typedef struct fvi_extent {
     int64_t n_q, n_kv, h_q, h_kv, d_k, d_v;
     bool causal;
+    bool rotary;     /* rows have rotary positions, which are known */
+    int64_t trained; /* positions the model was trained on; 0: not known */
 } fvi_extent;
 
 typedef enum fvi_side { FVI_SIDE_Q, FVI_SIDE_K, FVI_SIDE_V } fvi_side;
@@ -34,6 +36,8 @@ struct fvi_sight {
     const fvi_sift_ops *sift;
     const fvi_lowbit_ops *lowbit;
     const void *source; /* attend's */
+    /* Turns n rows (n, d_k) of Q or K on by so many positions, either way; NULL where rows have no rotary positions. */
+    void (*turn)(const fvi_sight *sight, int64_t by, int64_t n, float *rows);
     /* Rows from .. from + n - 1 of a side to out (n, d), contiguous. */
     void (*rows)(const fvi_sight *sight, fvi_side side, int64_t from, int64_t n, float *out);
     /* Packs keys 64 leaf .. of the form `ops` (at most 64, zeros for the others); room: 64 * (d_k + d_v)

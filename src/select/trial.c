@@ -114,7 +114,7 @@ static int64_t merge(const fvi_trial *t, int64_t r, const uint64_t *key, float p
 }
 
 fvi_trial fvi_trial_open(const fvi_selector *selector, const double *value, const fvi_sight *sight, int64_t part, void *memory) {
-    const fvi_extent extent = {sight->n_q, sight->n_kv, sight->h_q, sight->h_kv, sight->d_k, sight->d_v, true};
+    const fvi_extent extent = {sight->n_q, sight->n_kv, sight->h_q, sight->h_kv, sight->d_k, sight->d_v, true, false, 0};
     room m;
     fvi_trial t = cut(memory, selector, value, &extent, part, &m);
     t.sight = t.select.sight = sight;

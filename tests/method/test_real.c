@@ -32,6 +32,7 @@ static const choice choices[] = {
     {.name = "faster-na", .values = ":width=32:height=24:window=13:fallback=0"},
     {.name = "flash-attention", .because = "it sees all"},
     {.name = "flexprefill", .values = ":gamma=.6:min=64:fallback=0"},
+    {.name = "gali", .because = "it sees all"},
     {.name = "gna", .values = ":width=32:height=24:window=12:stride=4:fallback=0"},
     {.name = "halonet", .values = ":width=32:height=24:fallback=0"},
     {.name = "hepos", .values = ":stride=3:fallback=0", .both_ways = true},

@@ -12,6 +12,7 @@
 static char model_path[64], session_path[80];
 
 typedef struct things {
+    const char *recipe;
     fv_model *model;
     fv_session *s, *fork, *loaded;
     fv_sampler *sampler;
@@ -27,7 +28,7 @@ static int ignore_row(void *user, int64_t position, const float *logits) {
 
 static fv_status use_session(fv_context *ctx, things *t) {
     static const fv_feed rows = {.on_logits = ignore_row, .logits_every = 3};
-    const fv_session_options o = {.recipe = "window:size=30", .kv_dtype = FV_F16, .context = 400, .chunk = 32};
+    const fv_session_options o = {.recipe = t->recipe, .kv_dtype = FV_F16, .context = 400, .chunk = 32};
     fv_status status = fv_session_create(t->model, &o, &t->s);
     if (status == FV_OK) {
         status = fv_session_feed(t->s, t->tokens.id, t->tokens.n, &rows);
@@ -80,12 +81,12 @@ static void drop(fv_context *ctx, things *t) {
     fv_model_destroy(t->model);
 }
 
-static void check_model(tiny_model m) {
+static void check_model(tiny_model m, const char *recipe) {
     tiny_write(&m, model_path);
     snprintf(session_path, sizeof session_path, "%s.session", model_path);
     for (long long n = 1;; n++) {
         alloc_fail a;
-        things t = {0};
+        things t = {.recipe = recipe};
         fv_context *ctx = alloc_fail_begin(&a, 1);
         assert_non_null(ctx);
         alloc_fail_arm(&a, n);
@@ -113,10 +114,11 @@ static void check_model(tiny_model m) {
 static void test_each_allocation(void **state) {
     (void)state;
     tiny_model m = tiny_default();
-    check_model(m);
+    check_model(m, "window:size=30");
+    check_model(m, "prefill=longheads:chunk=64:length=192"); /* positions of its own, and a state from token to token */
     m.dtype = FV_Q4_1;
     m.tied = false;
-    check_model(m);
+    check_model(m, "window:size=30");
 }
 
 int main(void) {

@@ -62,7 +62,7 @@ static head *head_make(void) {
 }
 
 static void search(const head *h, double budget, fvi_minference_found out[FVI_MINFERENCE_CANDIDATES]) {
-    fvi_extent e = {N, N, 1, 1, D, D, true};
+    fvi_extent e = {N, N, 1, 1, D, D, true, false, 0};
     size_t bytes = fvi_minference_search_bytes(&e);
     void *memory = aligned_alloc(64, bytes);
     memset(memory, 0xff, bytes);

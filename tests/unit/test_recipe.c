@@ -34,6 +34,7 @@ static void normal_forms(void **state) {
         {"prefill=window:size=5,kv=bf16", "prefill=window:size=5,decode=dense,kv=bf16"},
         {"kv=f16/bf16", "prefill=dense,decode=dense,kv=f16/bf16"},
         {"kv=q8_0", "prefill=dense,decode=dense,kv=q8_0"},
+        {"prefill=longheads:fallback=0,kv=q8_0", "prefill=longheads:chunk=256:length=4096:fallback=0,kv=q8_0"},
         {"kv=q8_0/q8_0:rotate=0", "prefill=dense,decode=dense,kv=q8_0"},
         {"kv=q8_0/q4_0:rotate=1", "prefill=dense,decode=dense,kv=q8_0/q4_0:rotate=1"},
         {"kv=q4_0:rotate=1,window:size=7", "prefill=window:size=7,decode=window:size=7,kv=q4_0:rotate=1"},

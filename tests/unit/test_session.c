@@ -155,6 +155,8 @@ static void test_cuts_of_grains(void **state) {
     check_cuts(tiny_path, "prefill=oracle:density=0.4:fallback=0", FV_F16);
     check_cuts(tiny_path, "prefill=flexprefill:gamma=0.3:tau=0:min=1:fallback=0", FV_F32);
     check_cuts(tiny_path, "prefill=delta(window:size=40):gamma=16", FV_BF16);
+    check_cuts(tiny_path, "prefill=gali:trained=100:local=16:chunk=64", FV_BF16);
+    check_cuts(tiny_path, "prefill=longheads:chunk=64:length=192", FV_F16);
 }
 
 static void test_cuts_default_model(void **state) {
