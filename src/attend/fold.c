@@ -51,6 +51,26 @@ void fvi_tile_more(const fv_plan *plan, const fvi_item *item, const fvi_sieve *s
     }
 }
 
+/* A row of output, normalised, to where it belongs. */
+static void put_row(const fv_plan *plan, const fv_run *run, float *out, float sum, uint8_t *to) {
+    int64_t d = plan->problem.d_v;
+    bool turn = run->cache != NULL && run->cache->desc.rotate_v;
+    bool in_place = run->out.dtype == FV_F32 && run->out.stride[3] == 1 && !turn;
+    float *row = in_place ? (float *)to : out;
+    fvi_ask_row(&run->out, to);
+    if (sum == 0) {
+        memset(row, 0, (size_t)d * sizeof *row);
+    } else {
+        plan->rowop.scale(d, out, 1 / sum, row);
+    }
+    if (turn) {
+        plan->quant.rotate(out, (int)d);
+    }
+    if (!in_place) {
+        fvi_store_row(run->out.dtype, out, d, to, run->out.stride[3]);
+    }
+}
+
 void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_fold *fold) {
     const fv_problem *p = &plan->problem;
     int64_t rows = item->n_rows * plan->share, batch = p->packed || item->compact ? 0 : item->sequence;
@@ -62,14 +82,8 @@ void fvi_tile_finish(const fv_plan *plan, const fv_run *run, const fvi_item *ite
         if (p->has_sink_logits) {
             add_entry(plan, run->sink_logits[head] * (float)FVI_LOG2E, NULL, &fold->m[r], &fold->sum[r], out);
         }
-        float sum = fold->sum[r], by = 1 / sum;
-        for (int64_t c = 0; c < p->d_v; c++) {
-            out[c] = sum == 0 ? 0.0f : out[c] * by + 0.0f; /* + 0: no row tells by a zero's sign what it skipped */
-        }
-        if (run->cache != NULL && run->cache->desc.rotate_v) {
-            plan->quant.rotate(out, (int)p->d_v);
-        }
-        fvi_store_row(run->out.dtype, out, p->d_v, fvi_tensor_at(&run->out, batch, head, i), run->out.stride[3]);
+        float sum = fold->sum[r];
+        put_row(plan, run, out, sum, fvi_tensor_at(&run->out, batch, head, i));
         if (run->lse != NULL) {
             run->lse[(batch * p->h_q + head) * n_rows_out + i] =
                 sum == 0 ? -INFINITY : (fold->m[r] + log2f(sum)) * (float)FVI_LN2;

@@ -30,7 +30,7 @@ void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, in
 }
 
 int64_t fvi_products_batch(const fv_plan *plan, const fvi_scratch *scratch, bool in_place) {
-    bool several = scratch->key != NULL ? in_place : scratch->ops->fold != NULL && !plan->choice.selector->places;
+    bool several = in_place && (scratch->key != NULL || (scratch->ops->fold != NULL && !plan->choice.selector->places));
     return several ? plan->batch : 1;
 }
 

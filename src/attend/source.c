@@ -40,6 +40,15 @@ void fvi_store_row(fv_dtype dtype, const float *row, int64_t n, void *data, int6
     }
 }
 
+void fvi_ask_row(const fv_tensor *t, const uint8_t *row) {
+    enum { ROWS_AHEAD = 4 };
+    int64_t size = (int64_t)fv_dtype_bytes(t->dtype, 1);
+    uintptr_t next = (uintptr_t)row + (uintptr_t)(ROWS_AHEAD * t->stride[2] * size);
+    for (int64_t at = 0; at < t->shape[3] * size; at += 64) {
+        __builtin_prefetch((const void *)(next + (uintptr_t)at));
+    }
+}
+
 /* Rows of t whose elements stand apart, side by side in `to`; returns the end of what was written, 64-byte aligned. */
 static uint8_t *gather_rows(const fv_tensor *t, const uint8_t *from, int n, uint8_t *to) {
     size_t size = fv_dtype_bytes(t->dtype, 1);

@@ -55,6 +55,9 @@ void fvi_leaf_widen(const fvi_quant_ops *ops, bool half, int64_t d_k, int64_t d_
 /* n elements at `data`, `stride` elements apart, as f32. dtype is f32, f16 or bf16. */
 void fvi_load_row(fv_dtype dtype, const void *data, int64_t stride, int64_t n, float *out);
 void fvi_store_row(fv_dtype dtype, const float *row, int64_t n, void *data, int64_t stride);
+/* Asks for what lies a few rows behind `row` in t: a prompt's queries and outputs come from memory, head by head a row, each
+ * of which a processor follows too late. An address beyond the rows is harmless. */
+void fvi_ask_row(const fv_tensor *t, const uint8_t *row);
 /* Address of element (b, h, n, 0). */
 static inline uint8_t *fvi_tensor_at(const fv_tensor *t, int64_t b, int64_t h, int64_t n) {
     return (uint8_t *)t->data + (b * t->stride[0] + h * t->stride[1] + n * t->stride[2]) * (int64_t)fv_dtype_bytes(t->dtype, 1);

@@ -45,7 +45,9 @@ void fvi_tile_load_queries(const fv_plan *plan, const fv_run *run, const fvi_ite
     for (int64_t r = 0; r < item->n_rows * plan->share; r++) {
         int64_t head = fvi_row_head(item, plan->share, r), i = item->q_start + fvi_item_query(item, plan->share, r);
         int64_t batch = plan->problem.packed ? 0 : item->sequence;
-        fvi_load_row(run->q.dtype, fvi_tensor_at(&run->q, batch, head, i), run->q.stride[3], plan->problem.d_k, scratch->q_row);
+        const uint8_t *row = fvi_tensor_at(&run->q, batch, head, i);
+        fvi_ask_row(&run->q, row);
+        fvi_load_row(run->q.dtype, row, run->q.stride[3], plan->problem.d_k, scratch->q_row);
         if (plan->places) {
             fvi_turn_remember(plan, scratch, r, fvi_row_position(item, plan->share, r));
         } else if (run->cache != NULL && run->cache->desc.rotate_k) {
@@ -143,32 +145,41 @@ static uint64_t visit_bits(const leaf_view *view, int64_t position) {
     return bits;
 }
 
+/* Bits of the leaf's keys that both rules show; most have no window, and a causal end or none. */
+static uint64_t both_rules(const fvi_rule *a, const fvi_rule *b, int64_t position, const fvi_leaf *leaf) {
+    if (a->window > 0 || b->window > 0) {
+        return rule_bits(a, position, leaf) & rule_bits(b, position, leaf);
+    }
+    return span_bits(leaf, 0, a->causal || b->causal ? position + 1 : INT64_MAX / 2);
+}
+
+/* How many of the leaf's keys do not come after `position`, where that counts. */
+static int64_t keys_before(const fv_problem *p, int64_t position, const fvi_leaf *leaf) {
+    if (leaf->position == NULL) {
+        return p->causal ? fvi_max(0, fvi_min(position + 1 - leaf->first, leaf->n)) : leaf->n;
+    }
+    fvi_rule triangle = {.causal = p->causal};
+    return fvi_count_bits(rule_bits(&triangle, position, leaf));
+}
+
 static uint64_t row_bits(const fv_plan *plan, const leaf_view *view, int64_t position) {
-    uint64_t bits = view->key_bits & rule_bits(&plan->rule, position, &view->leaf);
-    bits &= rule_bits(&view->index->rule, position, &view->leaf);
+    uint64_t bits = view->key_bits & both_rules(&plan->rule, &view->index->rule, position, &view->leaf);
     return bits != 0 && view->apart ? bits & visit_bits(view, position) : bits;
 }
 
 /* Sets `seen` for rows first .. first + n - 1 and counts. */
 static void look(const fv_plan *plan, const fvi_item *item, const leaf_view *view, int64_t first, int64_t n, uint64_t *seen,
                  fv_run_stats *stats) {
-    fvi_rule triangle = {.causal = plan->problem.causal};
-    int64_t visited = 0;
-    for (int64_t r = 0; r < n; r++) {
-        if (view->even) {
-            seen[r] = view->key_bits;
-            stats->visited_pairs += (uint64_t)view->leaf.n;
-            continue;
+    uint64_t bits = view->key_bits, visited = (uint64_t)view->leaf.n;
+    for (int64_t r = 0, same = 0; r < n; r++, same--) {
+        if (!view->even && same == 0) { /* rows of one position stand side by side */
+            int64_t position = fvi_row_position(item, plan->share, first + r);
+            same = plan->share - (first + r) % plan->share;
+            bits = row_bits(plan, view, position);
+            visited = (uint64_t)keys_before(&plan->problem, position, &view->leaf);
         }
-        int64_t position = fvi_row_position(item, plan->share, first + r);
-        if (r > 0 && (first + r) % plan->share != 0) { /* the same position */
-            seen[r] = seen[r - 1];
-            stats->visited_pairs += (uint64_t)visited;
-            continue;
-        }
-        seen[r] = row_bits(plan, view, position);
-        visited = fvi_count_bits(rule_bits(&triangle, position, &view->leaf));
-        stats->visited_pairs += (uint64_t)visited;
+        seen[r] = bits;
+        stats->visited_pairs += visited;
     }
 }
 
@@ -235,9 +246,10 @@ static void weigh(const fv_plan *plan, const leaf_view *view, const fvi_score_ti
 }
 
 static void count_pairs(const leaf_view *view, const uint64_t *seen, int64_t n, fv_run_stats *stats) {
-    uint64_t pairs = 0;
+    uint64_t pairs = 0, count = 0;
     for (int64_t r = 0; r < n; r++) {
-        pairs += (uint64_t)fvi_count_bits(seen[r]);
+        count = r > 0 && seen[r] == seen[r - 1] ? count : (uint64_t)fvi_count_bits(seen[r]); /* of one position: neighbours */
+        pairs += count;
     }
     *(view->leaf.entries ? &stats->entry_pairs : &stats->exact_pairs) += pairs;
 }

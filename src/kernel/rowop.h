@@ -16,6 +16,8 @@ typedef struct fvi_rowop_ops {
     void (*add)(int64_t n, float *x, const float *y);
     /* x[i] = x[i] * a + y[i] * b: two products and a sum, each rounded. */
     void (*mix)(int64_t n, float *x, float a, const float *y, float b);
+    /* out[i] = x[i] * by + 0: a zero's sign goes. out may be x. */
+    void (*scale)(int64_t n, const float *x, float by, float *out);
     /* s (rows, 64): scores whose bit of seen (rows) is 0 become -inf. */
     void (*hide)(int64_t rows, const uint64_t *seen, float *s);
     /* out (d) = x (d) / sqrt(mean of squares + eps) * weight (d). The sum is of 16 lanes in f32, folded by halves; out may be x.

@@ -86,6 +86,12 @@ static inline void rowop_add(int64_t n, float *x, const float *y) {
     }
 }
 
+static inline void rowop_scale(int64_t n, const float *x, float by, float *out) {
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = x[i] * by + 0.0f;
+    }
+}
+
 static inline void rowop_mix(int64_t n, float *restrict x, float a, const float *restrict y, float b) {
     for (int64_t i = 0; i < n; i++) {
         x[i] = x[i] * a + y[i] * b;

@@ -58,31 +58,56 @@ static __attribute__((noinline)) __m512 weigh_anew(score_row row, float *m, floa
 }
 
 /* Weights that are infinite or NaN are, as integers, beyond 2^8 too. */
-INLINE __m512 weigh_row(const score_row *row, bool all, float *m, float *alpha, void *to) {
+INLINE __m512 weigh_row(const score_row *row, bool all, float reference, float *m, float *alpha, void *to) {
     const __m512i most = _mm512_set1_epi16(0x4380);
     __m512 x[COLUMNS];
     __m512i p[2];
-    if (*m == -__builtin_inff()) {
-        return weigh_anew(*row, m, alpha, to);
-    }
     load_scores(row, all, x);
-    __m512 sum = weigh(x, *m, p);
+    __m512 sum = weigh(x, reference, p);
     if (__builtin_expect(_mm512_cmpgt_epu16_mask(_mm512_max_epu16(p[0], p[1]), most) != 0, 0)) {
         return weigh_anew(*row, m, alpha, to);
     }
-    *alpha = 1;
     store_weights(p, to);
     return sum;
+}
+
+INLINE score_row row_of(const float *s, const uint64_t *seen, float scale, int r, int rows) {
+    return (score_row){s + r * FVI_LEAF, seen == NULL || r >= rows ? UINT64_MAX : seen[r], scale};
+}
+
+/* Rows without a reference take their maximum, all at once: in a first leaf all rows do. */
+static __attribute__((noinline)) __m512 first_references(const float *s, const uint64_t *seen, int rows, float scale, __m512 m,
+                                                         __mmask16 fresh) {
+    __m512 top[LANES];
+    for (int r = 0; r < LANES; r++) {
+        score_row row = row_of(s, seen, scale, r < rows ? r : 0, rows);
+        __m512 x[COLUMNS];
+        load_scores(&row, false, x);
+        top[r] = _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
+    }
+    return _mm512_mask_mov_ps(m, fresh, fold16(top, false));
 }
 
 /* Up to 16 rows; seen: NULL where all rows see all keys. Rows of weights stand `stride` bytes apart. */
 INLINE void weigh16(const float *s, const uint64_t *seen, int rows, float scale, float *m, float *sum, float *alpha, void *to,
                     int stride) {
+    const __m512 none = _mm512_set1_ps(-__builtin_inff());
     __m512 part[LANES];
+    float reference[LANES] __attribute__((aligned(64)));
     __mmask16 mask = first(rows);
+    __m512 top = _mm512_maskz_loadu_ps(mask, m);
+    __mmask16 fresh = _mm512_cmp_ps_mask(top, none, _CMP_EQ_OQ);
+    if (fresh != 0) {
+        top = first_references(s, seen, rows, scale, top, fresh);
+        _mm512_mask_storeu_ps(m, mask, top);
+        top = _mm512_mask_mov_ps(top, _mm512_cmp_ps_mask(top, none, _CMP_EQ_OQ), _mm512_setzero_ps());
+    }
+    _mm512_store_ps(reference, top);
+    _mm512_mask_storeu_ps(alpha, mask, _mm512_maskz_mov_ps((__mmask16)~fresh, _mm512_set1_ps(1)));
     for (int r = 0; r < LANES; r++) {
-        score_row row = {s + r * FVI_LEAF, seen == NULL || r >= rows ? UINT64_MAX : seen[r], scale};
-        part[r] = r < rows ? weigh_row(&row, seen == NULL, m + r, alpha + r, (char *)to + r * stride) : _mm512_setzero_ps();
+        score_row row = row_of(s, seen, scale, r, rows);
+        part[r] = r < rows ? weigh_row(&row, seen == NULL, reference[r], m + r, alpha + r, (char *)to + r * stride)
+                           : _mm512_setzero_ps();
     }
     __m512 old = _mm512_maskz_loadu_ps(mask, sum), by = _mm512_maskz_loadu_ps(mask, alpha);
     _mm512_mask_storeu_ps(sum, mask, _mm512_fmadd_ps(old, by, fold16(part, true)));
@@ -114,16 +139,21 @@ INLINE void multiply_loaded(void) {
     _tile_dpbf16ps(3, 5, 7);
 }
 
+/* What products are over: of common widths known to the compiler, which leaves neither loops nor branches between them. */
+typedef struct widths {
+    int steps, d_pad; /* of a score; of the output */
+} widths;
+
 /* Scores of a block with a leaf, not scaled. */
-INLINE void multiply_keys(const fvi_tile_fold *f, int block, int leaf) {
+INLINE void multiply_keys(const fvi_tile_fold *f, widths d, int block, int leaf) {
     enum { STRIDE = FVI_LEAF * 4 };
-    int64_t q_stride = fvi_tile_half_width(f->d) * 2;
+    const int64_t q_stride = d.steps * STEP * 2;
     const char *q = (const char *)f->qt + block * BLOCK * q_stride, *kt = (const char *)f->kt + leaf * q_stride * FVI_LEAF;
     load_operands(q, q_stride, kt, STRIDE);
-    for (int j = 0; j < 2; j++) {
+    UNROLL for (int j = 0; j < 2; j++) {
         zero_sums(true);
         multiply_loaded();
-        for (int t = 1; t < q_stride / (2 * STEP); t++) {
+        UNROLL for (int t = 1; t < d.steps; t++) {
             multiply_step(q + t * STEP * 2, q_stride, kt + j * BLOCK * 4 + t * TILE * STRIDE, STRIDE, true);
         }
         if (j == 0) {
@@ -146,53 +176,48 @@ INLINE bool moved(const float *alpha) {
     return (top | _mm512_cmp_ps_mask(_mm512_loadu_ps(alpha + LANES), one, _CMP_NEQ_UQ)) != 0;
 }
 
-/* The columns of output that come next, asked for a few rows at a time beside the products: part i of n. */
-INLINE void ask_for_sums(const char *sums, int64_t stride, int i, int n) {
-    int each = (BLOCK + n - 1) / n;
-    for (int r = i * each; r < (i + 1) * each && r < BLOCK; r++) {
+/* Four rows of the columns of output that come next. */
+INLINE void ask_for_sums(const char *sums, int64_t stride) {
+    UNROLL for (int r = 0; r < BLOCK / FVI_FOLD_LEAVES; r++) {
         _mm_prefetch(sums + r * stride, _MM_HINT_T0);
         _mm_prefetch(sums + r * stride + 64, _MM_HINT_T0);
     }
 }
 
 /* Output of a block: leaves from .. to - 1 of those weighed. */
-INLINE void multiply_weights(const fvi_tile_fold *f, const weights *w, int from, int to, float *out) {
+INLINE void multiply_weights(const fvi_tile_fold *f, widths d, const weights *w, int from, int to, float *out) {
     enum { P_STRIDE = FVI_LEAF * 2, P_BYTES = BLOCK * P_STRIDE };
-    int64_t stride = f->d_pad * 4, leaf_bytes = stride * (FVI_LEAF / 2);
-    const char *vt = f->vt, *first_values = vt + w->leaf[from] * leaf_bytes;
-    load_operands(w->p + from * P_BYTES, P_STRIDE, first_values, stride);
-    for (int c = 0; c < f->d_pad; c += BLOCK) {
+    const int64_t stride = d.d_pad * 4, leaf_bytes = stride * (FVI_LEAF / 2);
+    const char *vt = f->vt, *first_values = vt + w->leaf[from] * leaf_bytes, *first_p = w->p + from * P_BYTES;
+    load_operands(first_p, P_STRIDE, first_values, stride);
+    UNROLL for (int c = 0; c < d.d_pad; c += BLOCK) {
         char *sums = (char *)(out + c);
-        bool more = c + BLOCK < f->d_pad;
+        const char *next = sums + BLOCK * 4;
         load_sums(sums, stride, true);
-        for (int i = from; i < to; i++) {
+        multiply_loaded();
+        multiply_step(first_p + STEP * 2, P_STRIDE, first_values + c * 4 + TILE * stride, stride, true);
+        for (int i = from + 1; i < to; i++, next += BLOCK / FVI_FOLD_LEAVES * stride) {
             const char *p = w->p + i * P_BYTES, *values = vt + w->leaf[i] * leaf_bytes + c * 4;
-            if (more) {
-                ask_for_sums(sums + BLOCK * 4, stride, i - from, to - from);
-            }
-            if (i == from) {
-                multiply_loaded();
-            } else {
-                multiply_step(p, P_STRIDE, values, stride, true);
-            }
+            ask_for_sums(next, stride);
+            multiply_step(p, P_STRIDE, values, stride, true);
             multiply_step(p + STEP * 2, P_STRIDE, values + TILE * stride, stride, true);
         }
-        if (more) {
-            load_operands(w->p + from * P_BYTES, P_STRIDE, first_values + (c + BLOCK) * 4, stride);
+        if (c + BLOCK < d.d_pad) {
+            load_operands(first_p, P_STRIDE, first_values + (c + BLOCK) * 4, stride);
         }
         store_sums(sums, stride, true);
     }
 }
 
 /* Output stays in tiles from one leaf to the next unless a row is rescaled between them. */
-INLINE void take_values(const fvi_tile_fold *f, const weights *w, float *out) {
+INLINE void take_values(const fvi_tile_fold *f, widths d, const weights *w, float *out) {
     for (int from = 0, to; from < w->n; from = to) {
         to = from + 1;
         while (to < w->n && !moved(w->alpha[to])) {
             to++;
         }
-        rescale(out, BLOCK, w->alpha[from], f->d_pad);
-        multiply_weights(f, w, from, to, out);
+        rescale(out, BLOCK, w->alpha[from], d.d_pad);
+        multiply_weights(f, d, w, from, to, out);
     }
 }
 
@@ -220,7 +245,7 @@ INLINE void weigh_block(const fvi_tile_fold *f, int block, const uint64_t *seen,
     settle();
 }
 
-static void fold_block(const fvi_tile_fold *f, int block) {
+INLINE void fold_block(const fvi_tile_fold *f, widths d, int block) {
     char *p = (char *)(f->s + SCORES);
     weights w = {.p = p};
     for (int leaf = 0; leaf < f->leaves; leaf++) {
@@ -229,7 +254,7 @@ static void fold_block(const fvi_tile_fold *f, int block) {
         if (in_sight == NOTHING) {
             continue;
         }
-        multiply_keys(f, block, leaf);
+        multiply_keys(f, d, block, leaf);
         if (in_sight == ALL) {
             weigh_block(f, block, NULL, w.alpha[w.n], p + w.n * SCORES * 2);
         } else {
@@ -237,18 +262,33 @@ static void fold_block(const fvi_tile_fold *f, int block) {
         }
         w.leaf[w.n++] = leaf;
     }
-    take_values(f, &w, f->out + (int64_t)block * BLOCK * f->d_pad);
+    take_values(f, d, &w, f->out + (int64_t)block * BLOCK * d.d_pad);
 }
 
-static bool fold_leaves(const fvi_tile_fold *fold) {
-    if (fold->d_pad % BLOCK != 0) {
-        return false;
-    }
+INLINE void fold_blocks(const fvi_tile_fold *f, widths d) {
     configure(BLOCK);
-    for (int block = 0; block < fold->rows / BLOCK; block++) {
-        fold_block(fold, block);
+    for (int block = 0; block < f->rows / BLOCK; block++) {
+        fold_block(f, d, block);
     }
     _tile_release();
+}
+
+static __attribute__((noinline)) void fold_64(const fvi_tile_fold *f) { fold_blocks(f, (widths){2, 64}); }
+static __attribute__((noinline)) void fold_128(const fvi_tile_fold *f) { fold_blocks(f, (widths){4, 128}); }
+static __attribute__((noinline)) void fold_any(const fvi_tile_fold *f, widths d) { fold_blocks(f, d); }
+
+static bool fold_leaves(const fvi_tile_fold *fold) {
+    widths d = {(int)fvi_tile_half_width(fold->d) / STEP, fold->d_pad};
+    if (d.d_pad % BLOCK != 0) {
+        return false;
+    }
+    if (d.steps == 2 && d.d_pad == 64) {
+        fold_64(fold);
+    } else if (d.steps == 4 && d.d_pad == 128) {
+        fold_128(fold);
+    } else {
+        fold_any(fold, d);
+    }
     return true;
 }
 

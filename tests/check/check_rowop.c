@@ -130,6 +130,24 @@ static void check_pack(const fvi_convert_ops *ops, const char *level) {
     }
 }
 
+static void check_scale(const fvi_rowop_ops *ops, const char *level) {
+    enum { N = 77 };
+    guard x = guard_make(N * 4, 4, true), y = guard_make(N * 4, 4, true);
+    float *xv = (float *)x.data, *yv = (float *)y.data;
+    for (int i = 0; i < N; i++) {
+        xv[i] = i % 5 == 0 ? -0.0f : (float)i - 30.25f;
+    }
+    ops->scale(N, xv, 1.0f / 3, yv);
+    for (int i = 0; i < N; i++) {
+        expect(yv[i] == xv[i] * (1.0f / 3) && (yv[i] != 0 || !signbit(yv[i])), "scale", level, yv[i], xv[i] * (1.0f / 3));
+    }
+    ops->scale(N, xv, 1.0f / 3, xv);
+    expect(memcmp(xv, yv, N * 4) == 0, "scale in place", level, xv[1], yv[1]);
+    expect(guard_intact(&x) && guard_intact(&y), "guards of scale", level, 0, 1);
+    guard_free(&x);
+    guard_free(&y);
+}
+
 static void check_rmsnorm(const fvi_rowop_ops *ops, const char *level) {
     static const int64_t widths[] = {1, 15, 16, 33, 512};
     for (int c = 0; c < 5; c++) {
@@ -215,6 +233,7 @@ static void check_level(const fvi_rowop_ops *ops, const fvi_convert_ops *convert
     check_exp(ops, level);
     check_convert(convert, level);
     check_pack(convert, level);
+    check_scale(ops, level);
     check_rmsnorm(ops, level);
     for (int i = 0; i < 9; i++) {
         check_rope(ops, true, firsts[i / 3], widths[i % 3]);
