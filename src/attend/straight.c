@@ -1,7 +1,7 @@
 /* straight.c - see straight.h.
  *
  * A leaf of generated tokens takes 2,000 to 3,300 cycles; to ask of each one again what masks, parts and positions do to it took
- * 190 of them. Here that is asked once for up to 32 leaves. The arithmetic is that of fvi_tile_blocks, leaf by leaf. */
+ * 190 of them. Here that is asked once for a piece. The arithmetic is that of fvi_tile_blocks, leaf by leaf. */
 #include "attend/straight.h"
 
 /* Keys that there are: a head of a cache may be shorter than the sequence. */
