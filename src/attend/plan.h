@@ -30,7 +30,7 @@ enum {
     FVI_STRANDS = 4,               /* tiles of an item, at most, where each has an index of its own */
     FVI_BLOCK_KEYS = 40,           /* a block of which more keys than this are visited is folded where it lies: see strands.c */
     FVI_STATS_BYTES = 128,         /* room for a thread's fv_run_stats */
-    FVI_BATCH = 32,                /* leaves that generated tokens work on at once */
+    FVI_BATCH = 64,                /* leaves that generated tokens work on at once */
     FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */
 };
 

@@ -3,6 +3,7 @@
 
 #include "attend/look.h"
 #include "attend/products.h"
+#include "attend/straight.h"
 
 fvi_source fvi_walk_source(const fv_plan *plan, const fv_run *run, const fvi_item *item) {
     return (fvi_source){run->cache,    run->layer,    &run->k,   &run->v, plan->problem.packed ? 0 : item->sequence,
@@ -113,7 +114,10 @@ void fvi_walk_piece(const fv_plan *plan, const fv_run *run, const fvi_item *item
                 end = fvi_min(index->span[k].to, fvi_ceil_div(to, FVI_LEAF));
         for (int64_t n; leaf < end; leaf += n) {
             n = fvi_min(most, end - leaf);
-            fvi_tile_blocks(plan, run, item, &source, index, leaf, (int)n, scratch, fold);
+            int done = fvi_straight_blocks(plan, item, &source, index, leaf, (int)n, scratch, fold);
+            if (done < n) {
+                fvi_tile_blocks(plan, run, item, &source, index, leaf + done, (int)n - done, scratch, fold);
+            }
         }
     }
 }
