@@ -31,7 +31,9 @@ static const char page_text[] =
     "              block-sparse patterns (blocks chosen at run time) are not among the cases: see sparse\n"
     "  passes      how often a query tile reads K and V, and the bytes of its state, as FuseMax counts (MICRO 2024)\n"
     "  sparse      prompts by an index of random blocks or columns, beside dense: time against 1.15 times its density of\n"
-    "              dense's, and 2% of dense's\n"
+    "              dense's, and 2% of dense's; by lists of each row: of which three quarters are the same for all rows (shared),\n"
+    "              time against 4 times their density of dense's; which share nothing (rows), bytes of K and V that rows read,\n"
+    "              against reading as many bytes as a head's K and V over and over\n"
     "  gna         neighborhood attention in one to three dimensions over dense attention, and what its forecast predicts\n\n"
     "--against runs the same cases of two builds in turn, a process a run, and prints the ratio of their medians.";
 

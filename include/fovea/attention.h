@@ -397,6 +397,9 @@ typedef struct fv_ceilings {
     double clock_hz; /* cycles a second, by a chain of dependent integer products */
 } fv_ceilings;
 FV_API fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out);
+/* Bytes a second that all threads together read of one piece of memory of so many bytes, each all of it, over and over: what the
+ * level of the caches that holds it gives. */
+FV_API fv_status fv_measure_read(fv_context *ctx, size_t bytes, double *out);
 
 #ifdef __cplusplus
 }

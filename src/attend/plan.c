@@ -121,6 +121,11 @@ static void lay_out_index(fv_plan *plan, layout_cursor *c) {
     at->apart = take(c, FVI_STRANDS * fvi_ceil_div(blocks, 64), sizeof(uint64_t));
     at->column = take(c, plan->indexed ? FVI_STRANDS * FVI_LEAF : 0, sizeof(int32_t));
     at->room = take(c, plan->indexed, fvi_source_room(p->d_k, p->d_v));
+    at->listed = take(c, blocks, sizeof(uint64_t));
+    at->alike = take(c, fvi_ceil_div(blocks, 64), sizeof(uint64_t));
+    at->list = take(c, plan->indexed ? plan->tile : 0, sizeof(fvi_list));
+    at->list_key = take(c, plan->indexed ? plan->tile * FVI_LIST_ROOM : 0, sizeof(int32_t));
+    at->list_q = take(c, plan->indexed ? plan->rows * fvi_tile_half_width(p->d_k) : 0, sizeof(float));
     at->scratch = take(c, selector->scratch_bytes != NULL,
                        selector->scratch_bytes == NULL ? 0 : selector->scratch_bytes(plan->choice.value, &extent));
     at->seen_bytes = selector->seen_bytes == NULL ? 0 : selector->seen_bytes(plan->choice.value, &extent);
@@ -212,6 +217,7 @@ static void fill_in(fv_plan *plan, fv_context *ctx, const fv_problem *problem) {
     fvi_quant_init(&ctx->cpu, &plan->quant);
     fvi_rowop_init(&ctx->cpu, &plan->rowop);
     fvi_sift_init(&ctx->cpu, &plan->sift);
+    fvi_word_init(&ctx->cpu, &plan->words);
     fvi_lowbit_init(&ctx->cpu, &plan->lowbit);
     fvi_decode_init(&ctx->cpu, &plan->decode);
 }

@@ -18,6 +18,7 @@
 #include "kernel/rowop.h"
 #include "kernel/sift.h"
 #include "kernel/tile.h"
+#include "kernel/wordop.h"
 
 #define FVI_LOG2E 1.4426950408889634
 #define FVI_LN2   0.6931471805599453
@@ -29,17 +30,27 @@ enum {
     FVI_PARTIALS_BYTES = 64 << 20, /* for partial results, at most; items are not cut where that is too little */
     FVI_STRANDS = 4,               /* tiles of an item, at most, where each has an index of its own */
     FVI_BLOCK_KEYS = 40,           /* a block of which more keys than this are visited is folded where it lies: see strands.c */
-    FVI_STATS_BYTES = 128,         /* room for a thread's fv_run_stats */
-    FVI_BATCH = 64,                /* leaves that generated tokens work on at once */
-    FVI_PARTIAL_ROWS = 64,         /* items of more rows, and more than one position, are not cut into pieces */
+    FVI_LIST_KEY = 3,              /* a key of a row's own list costs as much as so many keys of a block: see split.c */
+    FVI_LIST_ROW = 192,            /* what lists have to save, in keys of a block for each row of a tile */
+    FVI_LIST_BLOCKS = 32,          /* blocks of which keys are put into lists before leaves are folded */
+    FVI_LIST_ROOM = (FVI_LIST_BLOCKS + 1) * FVI_LEAF + 16, /* keys that wait, of a row, and a few that are overwritten */
+    FVI_STATS_BYTES = 128,                                 /* room for a thread's fv_run_stats */
+    FVI_BATCH = 64,                                        /* leaves that generated tokens work on at once */
+    FVI_PARTIAL_ROWS = 64, /* items of more rows, and more than one position, are not cut into pieces */
 };
+
+/* A row's own list of keys, as far as it waits to be folded. */
+typedef struct fvi_list {
+    int32_t n, leaves; /* keys that wait; leaves that were folded */
+} fvi_list;
 
 /* Byte offsets into the workspace; of one thread's scratch, and of the partial results behind all of them. */
 typedef struct fvi_layout {
     size_t q, q_row, s, kt, vt, vt_row, gather, out, total, m, sum, alpha, total_m, total_sum, seen;
-    size_t key, apart, column, room, scratch; /* of an index: its bitmaps, columns put side by side, the selector's scratch */
+    size_t key, apart, column, room, scratch;     /* of an index: its bitmaps, columns put side by side, the selector's scratch */
+    size_t listed, alike, list, list_key, list_q; /* of rows' own lists */
     size_t plain, place, turned, leaf, kt_low, s_low; /* where positions are the method's: see turn.h */
-    size_t seen_state, seen_bytes;            /* what tells its rows apart: start; of one of FVI_STRANDS */
+    size_t seen_state, seen_bytes;                    /* what tells its rows apart: start; of one of FVI_STRANDS */
     size_t thread_bytes;
     size_t partial, partial_bytes;      /* start; one partial result: rows x (d_pad + m + sum) */
     size_t items;                       /* start of the item table */
@@ -71,11 +82,12 @@ struct fv_plan {
     fvi_quant_ops quant;
     fvi_rowop_ops rowop;
     fvi_sift_ops sift;
+    fvi_word_ops words;
     fvi_lowbit_ops lowbit;
     int64_t group;
-    int64_t share;        /* query heads of an item: the group, or 1 */
-    bool indexed;         /* an index selector */
-    bool places;          /* positions are the method's: there is a table of turns */
+    int64_t share; /* query heads of an item: the group, or 1 */
+    bool indexed;  /* an index selector */
+    bool places;   /* positions are the method's: there is a table of turns */
     fvi_turns turns;
     bool single;          /* an item for each query head all the same */
     int64_t tile;         /* positions of its tile; tiles and items are cut at absolute multiples */

@@ -12,6 +12,10 @@ void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scra
     scratch->ops = &plan->ops[fvi_plan_pairs(plan, k, v)];
     scratch->key = decode ? &plan->decode.k[k] : NULL;
     scratch->value = decode ? &plan->decode.v[v] : NULL;
+    scratch->list_k = &plan->decode.k[k];
+    scratch->list_v = &plan->decode.v[v];
+    scratch->list_qk = plan->decode.qk_apart[k];
+    scratch->list_pv = plan->decode.pv_apart[v];
 }
 
 void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {
@@ -20,12 +24,19 @@ void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_
     return (uint8_t *)scratch->q + row * bytes;
 }
 
+void *fvi_products_list_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {
+    return (uint8_t *)scratch->list_q + row * scratch->list_k->q_bytes((int)plan->problem.d_k);
+}
+
 void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {
     int d = (int)plan->problem.d_k;
     if (scratch->key != NULL) {
         scratch->key->pack_q(scratch->q_row, d, fvi_products_query(plan, scratch, row));
     } else {
         scratch->ops->pack_q(scratch->q_row, 1, d, fvi_products_query(plan, scratch, row));
+    }
+    if (plan->indexed) {
+        scratch->list_k->pack_q(scratch->q_row, d, fvi_products_list_query(plan, scratch, row));
     }
 }
 

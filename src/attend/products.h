@@ -9,6 +9,8 @@
 void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scratch);
 /* Where row `row` of the item's queries is, packed. */
 void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
+/* The same for products of its own list, where it may have one. */
+void *fvi_products_list_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
 /* Row `row` of the item's queries, which stands in scratch->q_row, packed. */
 void fvi_products_pack_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row);
 /* How many leaves may be open at once. */

@@ -209,6 +209,37 @@ void fvi_source_entries(const float *k, const float *v, const int32_t *position,
     }
 }
 
+bool fvi_source_point(const fvi_word_ops *ops, const fvi_source *s, bool values, const int32_t *key, int n, const void **at) {
+    if (s->cache == NULL) {
+        const fv_tensor *t = values ? s->v : s->k;
+        const uint8_t *rows = fvi_tensor_at(t, s->sequence, s->head, s->start);
+        const int64_t row_bytes = t->stride[2] * (int64_t)fv_dtype_bytes(t->dtype, 1);
+        ops->addresses(key, n, rows, row_bytes, at);
+        return side_by_side(t);
+    }
+    const size_t row_bytes = values ? s->cache->v_row_bytes : s->cache->k_row_bytes;
+    fvi_page *const *pages = fvi_cache_head_at(s->cache, s->layer, s->head)->page;
+    for (int j = 0; j < n; j++) {
+        const fvi_page *page = pages[key[j] / FVI_PAGE];
+        at[j] = (values ? page->v : page->k) + (size_t)(key[j] % FVI_PAGE) * row_bytes;
+    }
+    return !fvi_quantised(values ? s->cache->desc.v_dtype : s->cache->desc.k_dtype);
+}
+
+fvi_rows fvi_source_rows(const fvi_source *s, bool values, const int32_t *key, int n, void *room) {
+    const fv_tensor *t = values ? s->v : s->k;
+    const fv_cache_desc *desc = s->cache == NULL ? NULL : &s->cache->desc;
+    const fv_dtype dtype = desc == NULL ? t->dtype : values ? desc->v_dtype : desc->k_dtype;
+    const int64_t d = desc == NULL ? t->shape[3] : values ? desc->d_v : desc->d_k;
+    uint16_t *scale = scale_room(dtype, d, room);
+    if (s->cache != NULL) {
+        page_columns(s, values, key, n, room, scale);
+    } else {
+        tensor_columns(s, t, key, n, room);
+    }
+    return (fvi_rows){.data = room, .row_bytes = (int64_t)column_bytes(dtype, d), .scale = scale, .n = n};
+}
+
 /* A prefetch never faults; into the second cache: the first has the present leaf. */
 static void ask(const uint8_t *row, size_t bytes) {
     for (size_t at = 0; at < bytes; at += 64) {

@@ -3,6 +3,8 @@
 #define FVI_SOURCE_H
 
 #include "cache/cache.h"
+#include "kernel/decode.h"
+#include "kernel/wordop.h"
 
 /* One leaf in place, or gathered into scratch where elements of a row do not stand side by side. */
 typedef struct fvi_leaf {
@@ -42,6 +44,10 @@ void fvi_source_columns(const fvi_source *source, const int32_t *key, int n, int
  * (half), rounded to such in `room`, of the same size. */
 void fvi_source_entries(const float *k, const float *v, const int32_t *position, int n, bool half, int64_t d_k, int64_t d_v,
                         void *room, fvi_leaf *out);
+/* The rows of n <= 64 keys, of K or of V (values): where each lies; false where rows do not lie whole, or need scales. */
+bool fvi_source_point(const fvi_word_ops *ops, const fvi_source *source, bool values, const int32_t *key, int n, const void **at);
+/* The same rows put side by side in `room`, which has 64 d floats. */
+fvi_rows fvi_source_rows(const fvi_source *source, bool values, const int32_t *key, int n, void *room);
 /* Asks for the rows of n keys, which are to be read soon, from the second cache on. */
 void fvi_source_ask(const fvi_source *source, const int32_t *key, int n);
 /* Likewise for a block. */

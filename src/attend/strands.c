@@ -5,7 +5,9 @@
  * tile's index alone: which way a key is folded depends neither on where a prompt was cut nor on the tiles beside. */
 #include "attend/strands.h"
 
+#include "attend/lists.h"
 #include "attend/products.h"
+#include "attend/split.h"
 
 #include <string.h>
 
@@ -31,13 +33,9 @@ static bool as_block(const fvi_index *index, int64_t b) {
            ((word & word >> 1) != 0 && fvi_count_bits(word) > FVI_BLOCK_KEYS);
 }
 
-static fvi_fold fold_from(const fv_plan *plan, const fvi_fold *fold, int64_t row) {
-    return (fvi_fold){fold->m + row, fold->sum + row, fold->out + row * plan->d_pad};
-}
-
 /* Rows first .. first + n - 1 of the item. */
-static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
-                        int number, int64_t first, int64_t n, strand *s) {
+static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_source *source, const fvi_item *item,
+                        const fvi_scratch *scratch, int number, int64_t first, int64_t n, strand *s) {
     const int64_t words = fvi_ceil_div(plan->problem.n_kv, FVI_BLOCK), row = first * plan->share;
     *s = (strand){.item = *item, .scratch = *scratch, .empty = true};
     s->item.row0 += first;
@@ -49,21 +47,26 @@ static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace,
     s->scratch.words += number * words;
     s->scratch.apart += number * fvi_ceil_div(words, 64);
     s->scratch.seen_state = (uint8_t *)scratch->seen_state + (size_t)number * plan->at.seen_bytes;
-    s->scratch.piece = fold_from(plan, &scratch->piece, row);
-    s->scratch.total = fold_from(plan, &scratch->total, row);
+    s->scratch.piece = fvi_fold_from(plan, &scratch->piece, row);
+    s->scratch.total = fvi_fold_from(plan, &scratch->total, row);
     s->own.key = scratch->column + number * FVI_LEAF;
+    s->scratch.list_q = fvi_products_list_query(plan, scratch, row);
     fvi_walk_select(plan, run, workspace, &s->item, &s->scratch, &s->index);
+    if (fvi_split(plan, &s->item, &s->scratch, &s->index)) {
+        fvi_lists_run(plan, run, source, &s->item, &s->index, &s->scratch);
+        s->empty = false;
+    }
 }
 
 /* Cuts the item at multiples of the tile; returns how many strands there are. */
-static int open_strands(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
-                        strand *s) {
+static int open_strands(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_source *source, const fvi_item *item,
+                        const fvi_scratch *scratch, strand *s) {
     const int64_t start = (item->order == NULL ? item->offset : 0) + item->row0, tile = plan->tile;
     int strands = 0;
     for (int64_t first = 0, n; first < item->n_rows; first += n) {
         int64_t into = (start + first) % tile;
         n = fvi_min(tile - (into < 0 ? into + tile : into), item->n_rows - first);
-        open_strand(plan, run, workspace, item, scratch, strands, first, n, &s[strands]);
+        open_strand(plan, run, workspace, source, item, scratch, strands, first, n, &s[strands]);
         strands++;
     }
     return strands;
@@ -85,6 +88,8 @@ static void end_piece(const fv_plan *plan, strand *s) {
     s->empty = s->empty && s->fold == NULL;
     s->fold = NULL;
 }
+
+/* ---- blocks ---- */
 
 static void fold_block(const fv_plan *plan, const fv_run *run, const fvi_source *source, strand *s, int strands, int64_t b) {
     fvi_leaf leaf;
@@ -254,8 +259,8 @@ static void fold_entries(const fv_plan *plan, const fv_run *run, strand *s, int 
 
 void fvi_strands_run(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch) {
     strand s[FVI_STRANDS];
-    const int strands = open_strands(plan, run, workspace, item, scratch, s);
     const fvi_source source = fvi_walk_source(plan, run, item);
+    const int strands = open_strands(plan, run, workspace, &source, item, scratch, s);
     fold_blocks(plan, run, &source, s, strands);
     fold_all_columns(plan, run, &source, s, strands);
     fold_entries(plan, run, s, strands);

@@ -31,6 +31,11 @@ void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, in
         .turned = base + at->turned,
         .kt_low = base + at->kt_low,
         .unrotate = plan->places && run->cache != NULL && run->cache->desc.rotate_k,
+        .listed = (uint64_t *)(base + at->listed),
+        .alike = (uint64_t *)(base + at->alike),
+        .list = (fvi_list *)(base + at->list),
+        .list_key = (int32_t *)(base + at->list_key),
+        .list_q = base + at->list_q,
         .room = base + at->room,
         .select = base + at->scratch,
         .seen_state = base + at->seen_state,
@@ -87,8 +92,7 @@ static uint64_t rule_bits(const fvi_rule *rule, int64_t position, const fvi_leaf
     return bits;
 }
 
-static uint64_t key_mask_bits(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key,
-                              const fvi_leaf *leaf) {
+uint64_t fvi_tile_key_mask(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key, const fvi_leaf *leaf) {
     uint64_t bits = first_bits(leaf->n);
     if (plan->problem.has_key_mask && !leaf->entries) {
         int64_t base = plan->problem.packed ? item->k_start : item->sequence * run->k.shape[2];
@@ -356,7 +360,7 @@ static void open_leaf(const fv_plan *plan, int slot, const fvi_scratch *scratch,
  * columns are set, and whether rows differ. */
 static void look_at(const fv_plan *plan, const fv_run *run, const fvi_item *item, uint64_t visited, leaf_view *view) {
     const fvi_leaf *l = &view->leaf;
-    view->key_bits = visited & key_mask_bits(plan, run, item, view->key, l);
+    view->key_bits = visited & fvi_tile_key_mask(plan, run, item, view->key, l);
     view->weighed = l->entries ? view->index->entries->log_weight != NULL : view->apart && view->index->weigh != NULL;
     view->even = !view->apart && all_seen(plan, item, &view->index->rule, l);
     view->whole = view->even && view->key_bits == UINT64_MAX;

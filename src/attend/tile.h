@@ -27,8 +27,17 @@ typedef struct fvi_scratch {
     float *leaf, *s_low;     /* (64, d_k) a leaf's keys; a second tile of scores */
     void *turned, *kt_low;   /* (64) rows of them that were turned; a second packed leaf */
     bool unrotate;           /* a cache's rows are taken back from its own basis */
-    void *room, *select;     /* columns side by side; the selector's own scratch */
-    void *seen_state;        /* what index->seen reads */
+    uint64_t *listed;        /* keys of the index that rows' own lists have: see split.h */
+    uint64_t *alike;         /* (blocks / 64): room for the split */
+    fvi_list *list;          /* (rows) */
+    int32_t *list_key;       /* (rows, FVI_LIST_ROOM) */
+    void *list_q;            /* queries, packed for products in place */
+    const fvi_decode_k *list_k;
+    const fvi_decode_v *list_v;
+    fvi_decode_qk_apart *list_qk; /* of K that lies apart, and of V; NULL: rows are put side by side */
+    fvi_decode_pv_apart *list_pv;
+    void *room, *select; /* columns side by side; the selector's own scratch */
+    void *seen_state;    /* what index->seen reads */
     fv_run_stats *stats;
 } fvi_scratch;
 
@@ -48,6 +57,10 @@ void fvi_scratch_cut(const fv_plan *plan, const fv_run *run, void *workspace, in
 
 /* Empties a fold of `rows` rows: m = -inf, sum = 0, out = 0. */
 void fvi_fold_clear(const fv_plan *plan, fvi_fold *fold, int64_t rows);
+/* The states of rows row, row + 1 ... */
+static inline fvi_fold fvi_fold_from(const fv_plan *plan, const fvi_fold *fold, int64_t row) {
+    return (fvi_fold){fold->m + row, fold->sum + row, fold->out + row * plan->d_pad};
+}
 /* total = total followed by piece: both rescaled to the larger maximum. An empty side leaves the other's bits alone. */
 void fvi_fold_merge(const fv_plan *plan, fvi_fold *total, const fvi_fold *piece, int64_t rows);
 
@@ -70,6 +83,8 @@ void fvi_tile_columns(const fv_plan *plan, const fv_run *run, const fvi_item *it
                       const fvi_columns *columns, const fvi_scratch *scratch, fvi_fold *fold);
 void fvi_tile_entries(const fv_plan *plan, const fv_run *run, const fvi_item *item, fvi_leaf *leaf, const fvi_index *index,
                       int64_t number, const fvi_scratch *scratch, fvi_fold *fold);
+/* Bits of a leaf's keys that the key mask leaves; leaf_key: number of the first, of a leaf without numbers. */
+uint64_t fvi_tile_key_mask(const fv_plan *plan, const fv_run *run, const fvi_item *item, int64_t leaf_key, const fvi_leaf *leaf);
 /* What the item's rows take part with besides. */
 void fvi_tile_more(const fv_plan *plan, const fvi_item *item, const fvi_sieve *sieve, fvi_fold *fold);
 /* Normalises, adds the sink logit, writes out and lse. */

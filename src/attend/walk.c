@@ -10,7 +10,7 @@ fvi_source fvi_walk_source(const fv_plan *plan, const fv_run *run, const fvi_ite
                         item->k_start, item->kv_head, item->n_kv};
 }
 
-static fvi_query_tile tile_of(const fv_plan *plan, const fvi_item *item) {
+fvi_query_tile fvi_walk_tile(const fv_plan *plan, const fvi_item *item) {
     int64_t first = item->first;
     fvi_query_tile tile = {.first = first, .last = item->last, .n_kv = item->n_kv, .kv_head = item->kv_head};
     if (item->order != NULL) {
@@ -77,7 +77,7 @@ static void call_tile(const fv_plan *plan, const fv_run *run, void *workspace, c
 
 void fvi_walk_select(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
                      fvi_index *index) {
-    fvi_query_tile tile = tile_of(plan, item);
+    fvi_query_tile tile = fvi_walk_tile(plan, item);
     if (!plan->indexed) {
         fvi_index chosen;
         plan->choice.selector->rule(plan->choice.value, &tile, &chosen);

@@ -6,6 +6,8 @@
 
 /* Sets what the item's rows are, once the head's prepass is done: the selector's order of queries, and their positions. */
 void fvi_walk_place(const fv_plan *plan, const fv_run *run, void *workspace, fvi_item *item);
+/* The item's tile of queries: whole, whatever the run brings of it. */
+fvi_query_tile fvi_walk_tile(const fv_plan *plan, const fvi_item *item);
 /* The item's index: asks the selector, and takes out what the problem's own masks hide. */
 void fvi_walk_select(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
                      fvi_index *index);

@@ -10,7 +10,7 @@ typedef struct fvi_pool fvi_pool;
 
 /* Instruction sets that kernels are chosen by. */
 typedef struct fvi_cpu {
-    bool avx2, avx512, avx512_bf16, avx512_vnni, amx_bf16;
+    bool avx2, avx512, avx512_bf16, avx512_vnni, avx512_vbmi2, amx_bf16;
 } fvi_cpu;
 
 struct fv_context {

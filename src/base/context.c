@@ -35,7 +35,7 @@ static void default_free(void *user, void *ptr, size_t size) {
 
 static fvi_cpu cut_to_level(fvi_cpu cpu, fv_level level) {
     if (level < FV_LEVEL_AVX512) {
-        cpu.avx512 = cpu.avx512_bf16 = cpu.avx512_vnni = cpu.amx_bf16 = false;
+        cpu.avx512 = cpu.avx512_bf16 = cpu.avx512_vnni = cpu.avx512_vbmi2 = cpu.amx_bf16 = false;
     }
     if (level < FV_LEVEL_AVX2) {
         cpu.avx2 = false;

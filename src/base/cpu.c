@@ -29,6 +29,7 @@ fvi_cpu fvi_cpu_detect(void) {
     bool zmm = cpu.avx2 && (state & 0xe6) == 0xe6;
     cpu.avx512 = zmm && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512DQ) && (b & bit_AVX512VL);
     cpu.avx512_vnni = cpu.avx512 && (c & bit_AVX512VNNI);
+    cpu.avx512_vbmi2 = cpu.avx512 && (c & bit_AVX512VBMI2);
     cpu.amx_bf16 = cpu.avx512 && (state & 0x60000) == 0x60000 && (d & 1u << 22) && ask_for_tiles();
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) {
         cpu.avx512_bf16 = cpu.avx512 && (a & 1u << 5);

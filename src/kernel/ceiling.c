@@ -29,6 +29,7 @@ typedef struct bout {
     fvi_ceiling_read read;    /* NULL: write the memory instead */
     unsigned char *memory;
     size_t part; /* bytes of each worker */
+    bool shared; /* all read one part, that of the first */
     atomic_int ready, rounds;
     spell *spells;
 } bout;
@@ -52,7 +53,7 @@ static void work_once(const bout *r, int worker, spell *s) {
     if (r->op != NULL) {
         r->op->loop(STEPS, x, s->sink);
     } else if (r->read != NULL) {
-        s->sum = r->read(r->memory + (size_t)worker * r->part, r->part);
+        s->sum = r->read(r->memory + (r->shared ? 0 : (size_t)worker * r->part), r->part);
     } else {
         memset(r->memory + (size_t)worker * r->part, worker + 1, r->part);
     }
@@ -170,7 +171,9 @@ static double read_rate(bout *r, const fvi_ceiling_ops *ops) {
     double best = 0;
     r->op = NULL;
     r->read = NULL;
-    run_rounds(r, 1);
+    if (!r->shared) { /* each writes its own memory first */
+        run_rounds(r, 1);
+    }
     for (int i = 0; i < FVI_READS && !fvi_cancelled(r->ctx); i++) {
         r->read = ops->read[i];
         best = fmax(best, (double)r->part * r->ctx->threads / fastest_round(r));
@@ -202,4 +205,26 @@ fv_status fv_measure_ceilings(fv_context *ctx, fv_ceilings *out) {
     fvi_release(ctx, r.memory, threads, r.part);
     fvi_release(ctx, r.spells, threads, sizeof *r.spells);
     return fvi_cancelled(ctx) ? fvi_fail(ctx, FV_ERR_CANCELLED, "cancelled while measuring the machine") : FV_OK;
+}
+
+fv_status fv_measure_read(fv_context *ctx, size_t bytes, double *out) {
+    *out = 0;
+    fvi_ceiling_ops ops;
+    fvi_ceiling_pick(&ctx->cpu, &ops);
+    size_t threads = (size_t)ctx->threads, part = (bytes / FVI_READ_UNIT + 1) * FVI_READ_UNIT;
+    bout r = {.ctx = ctx, .shared = true, .part = part};
+    r.spells = fvi_zalloc(ctx, threads, sizeof *r.spells);
+    r.memory = fvi_alloc(ctx, part, 1);
+    fv_status status = FV_OK;
+    if (r.spells == NULL || r.memory == NULL) {
+        status = fvi_fail(ctx, FV_ERR_MEMORY, "measuring needs %zu bytes, and there are not as many", part);
+    } else {
+        ask_huge(r.memory, part);
+        memset(r.memory, 1, part);
+        *out = read_rate(&r, &ops);
+    }
+    fvi_release(ctx, r.memory, part, 1);
+    fvi_release(ctx, r.spells, threads, sizeof *r.spells);
+    return status == FV_OK && fvi_cancelled(ctx) ? fvi_fail(ctx, FV_ERR_CANCELLED, "cancelled while measuring the machine")
+                                                 : status;
 }

@@ -50,9 +50,16 @@ typedef struct fvi_decode_v {
     void (*pv)(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out);
 } fvi_decode_v;
 
+/* Products of one row with up to 64 rows of K, or of V, that lie anywhere, each at its address: the bits of qk and pv of the same
+ * rows side by side. NULL in forms that have none: rows are put side by side first. */
+typedef void fvi_decode_qk_apart(const void *qt, int d, const void *const *key, int n, float scale, float *s);
+typedef void fvi_decode_pv_apart(float *p, float alpha, const void *const *value, int n, int d, int d_pad, float *out);
+
 typedef struct fvi_decode_ops {
     fvi_decode_k k[FVI_KV_DTYPES];
     fvi_decode_v v[FVI_KV_DTYPES];
+    fvi_decode_qk_apart *qk_apart[FVI_KV_DTYPES];
+    fvi_decode_pv_apart *pv_apart[FVI_KV_DTYPES];
 } fvi_decode_ops;
 
 /* Portable C first, then overwritten level by level up to what `cpu` allows. */

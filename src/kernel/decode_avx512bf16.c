@@ -135,7 +135,84 @@ static void pv(float *p, int rows, const float *alpha, const fvi_rows *v, int d,
     multiply_weights(p, rows, alpha, v, d, d_pad, out, 2, value_block);
 }
 
+/* ---- one row and rows that lie apart ------------------------------------------------------------------------------- */
+
+/* 16 keys, the last of them again past the n-th. */
+INLINE void score_apart(const char *q, int d, const void *const *key, int n, float scale, float *s) {
+    __m512 acc[LANES];
+    UNROLL for (int i = 0; i < LANES; i++) { acc[i] = _mm512_setzero_ps(); }
+    for (int c = 0; c < d; c += PAIRED) {
+        __m512bh x = (__m512bh)_mm512_load_si512(q + 2 * c);
+        __mmask32 mask = first_pairs(d - c);
+        if (n >= LANES && mask == UINT32_MAX) {
+            UNROLL for (int i = 0; i < LANES; i++) {
+                acc[i] = _mm512_dpbf16_ps(acc[i], x, (__m512bh)_mm512_loadu_si512((const char *)key[i] + 2 * c));
+            }
+        } else {
+            UNROLL for (int i = 0; i < LANES; i++) {
+                acc[i] = _mm512_dpbf16_ps(acc[i], x, (__m512bh)load_pairs(key[i < n ? i : n - 1], c, mask));
+            }
+        }
+    }
+    _mm512_store_ps(s, _mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)));
+}
+
+static void qk_apart(const void *qt, int d, const void *const *key, int n, float scale, float *s) {
+    for (int j = 0; j < n; j += LANES) {
+        score_apart(qt, d, key + j, n - j, scale, s + j);
+    }
+    clear_scores(n, 1, s);
+}
+
+/* 32 columns each of `halves`. */
+INLINE void value_apart(const float *p, float alpha, const void *const *value, int n, int c, int d, float *out, int halves,
+                        bool odd) {
+    __m512 acc[WIDE];
+    __mmask32 last = first_pairs(d - c - PAIRED * (halves - 1));
+    UNROLL for (int i = 0; i < halves; i++) { load_outputs(out + c + PAIRED * i, _mm512_set1_ps(alpha), !odd, acc + 2 * i); }
+    for (int j = 0; j < n; j += 2) {
+        const unsigned char *a = value[j], *b = value[j + 1 < n ? j + 1 : j];
+        __m512bh x = (__m512bh)_mm512_set1_ps(p[j / 2]);
+        UNROLL for (int i = 0; i < halves; i++) {
+            __mmask32 mask = i + 1 < halves ? UINT32_MAX : last;
+            __m512i y = load_pairs(a, c + PAIRED * i, mask), z = _mm512_setzero_si512();
+            if (j + 1 < n) {
+                z = load_pairs(b, c + PAIRED * i, mask);
+            }
+            acc[2 * i] = _mm512_dpbf16_ps(acc[2 * i], x, (__m512bh)_mm512_unpacklo_epi16(y, z));
+            acc[2 * i + 1] = _mm512_dpbf16_ps(acc[2 * i + 1], x, (__m512bh)_mm512_unpackhi_epi16(y, z));
+        }
+    }
+    UNROLL for (int i = 0; i < halves; i++) { store_outputs(out + c + PAIRED * i, !odd, acc + 2 * i); }
+}
+
+static void pv_apart(float *p, float alpha, const void *const *value, int n, int d, int d_pad, float *out) {
+    pair_weights(p);
+    for (int c = 0, columns; c < d_pad; c += LANES * columns) {
+        columns = columns_of((d_pad - c) / LANES);
+        switch (columns) {
+        case 8:
+            value_apart(p, alpha, value, n, c, d, out, 4, false);
+            break;
+        case 6:
+            value_apart(p, alpha, value, n, c, d, out, 3, false);
+            break;
+        case 4:
+            value_apart(p, alpha, value, n, c, d, out, 2, false);
+            break;
+        case 2:
+            value_apart(p, alpha, value, n, c, d, out, 1, false);
+            break;
+        default:
+            value_apart(p, alpha, value, n, c, d, out, 1, true);
+            break;
+        }
+    }
+}
+
 void fvi_decode_avx512bf16(fvi_decode_ops *ops) {
     ops->k[FV_BF16] = (fvi_decode_k){"avx512bf16", q_bytes, pack_q, qk};
     ops->v[FV_BF16] = (fvi_decode_v){"avx512bf16", pv};
+    ops->qk_apart[FV_BF16] = qk_apart;
+    ops->pv_apart[FV_BF16] = pv_apart;
 }

@@ -18,11 +18,12 @@ static const fv_method_parameter dilated_parameters[] = {
 static const fv_method_parameter random_parameters[] = {
     {.name = "density", .help = "share of the blocks, or columns, that are drawn", .value = 0.1, .least = 0, .most = 1},
     {.name = "columns",
-     .help = "1: single columns, the same for all rows; 0: blocks of 64 keys",
+     .help = "0: blocks of 64 keys; 1: single columns, the same for all rows; 2: keys for each row",
      .value = 0,
      .least = 0,
-     .most = 1},
+     .most = 2},
     {.name = "seed", .help = "of the draw", .value = 1, .least = 0, .most = 1e9},
+    {.name = "shared", .help = "of keys for each row, the share that is the same for all rows", .value = 0, .most = 1},
 };
 
 static const fv_method_parameter delta_parameters[] = {
@@ -57,7 +58,7 @@ static const fvi_method_row row[] = {
               .axes = FV_AXIS_PREFILL,
               .has = FV_HAS_FORWARD,
               .parameters = random_parameters,
-              .n_parameters = 3},
+              .n_parameters = 4},
      .selector = &fvi_select_random,
      .masks_only = true},
     {.info = {.name = "sinks",

@@ -9,11 +9,13 @@ void fvi_index_clear(fvi_index *index) {
     index->n = 0;
     index->rule = (fvi_rule){0};
     index->seen = NULL;
+    index->row = NULL;
     index->seen_arg = NULL;
     index->weigh = NULL;
     index->entries = NULL;
     index->sieve = (fvi_sieve){0};
     index->places = (fvi_places){0};
+    index->together = false;
     index->fell_back = false;
 }
 

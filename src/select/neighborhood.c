@@ -345,6 +345,7 @@ void fvi_na_tile(const fvi_select *select, const fvi_query_tile *q, fvi_index *i
         }
     }
     index->seen = seen;
+    index->together = true;
     index->seen_arg = s;
     fill_last(s, &c, index);
     for (int64_t b = 0; b < index->blocks; b++) {

@@ -107,6 +107,11 @@ static uint64_t seen(const void *arg, int64_t position, int64_t block) {
     return at->bits[(position - at->first) * at->blocks + block];
 }
 
+static const uint64_t *row_words(const void *arg, int64_t position) {
+    const scratch *at = arg;
+    return at->bits + (position - at->first) * at->blocks;
+}
+
 static void set_bits(const fvi_sight *sight, const scratch *at, int64_t row) {
     uint64_t *bits = at->bits + row * at->blocks;
     const entry *heap = at->heap + row * at->room;
@@ -140,10 +145,12 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
         fvi_look_scores(&look, b, sight->scale, at->s);
         offer_block(sight, at, row0, rows, b);
     }
+    memset(at->bits, 0, (size_t)(ROWS * at->blocks) * sizeof *at->bits);
     for (int64_t r = row0; r < row0 + rows; r++) {
         set_bits(sight, at, r);
     }
     index->seen = seen;
+    index->row = row_words;
     index->seen_arg = at;
     for (int64_t b = 0; b * FVI_BLOCK < keys; b++) {
         uint64_t any = 0;

@@ -41,8 +41,11 @@ typedef struct fvi_query_tile {
     int64_t rows;
 } fvi_query_tile;
 
-/* The keys of block `block` that the row at `position` sees, among those of the index's word. */
+/* The keys of block `block` that the row at `position` sees, among those of the index's word. It is asked for all positions of
+ * the tile from 0 on, and for one that the run does not bring has to answer the same in any run, as 0 does. */
 typedef uint64_t fvi_index_seen(const void *arg, int64_t position, int64_t block);
+/* (blocks): the same for all blocks in which rows differ; of others anything. */
+typedef const uint64_t *fvi_index_row(const void *arg, int64_t position);
 
 /* An entry besides the keys, that a row takes part with: of a weight 2^log_weight and a value (d_v), NULL for zeros. */
 typedef struct fvi_more {
@@ -124,6 +127,7 @@ typedef struct fvi_index {
     uint64_t *key;   /* (blocks): keys that at least one row of the tile visits */
     uint64_t *apart; /* (ceil(blocks / 64)) bit b: rows differ in block b */
     fvi_index_seen *seen;
+    fvi_index_row *row; /* NULL, or where a row's words stand side by side: they say what `seen` says, at less cost */
     const void *seen_arg;
     /* NULL, or what is asked in place of `seen` while leaves that have keys of blocks apart are folded: clears bits of keys that
      * a row does not visit, and adds to scores the logarithms of what pairs weigh. Such a leaf may have keys of other blocks too,
@@ -133,6 +137,7 @@ typedef struct fvi_index {
     fvi_span entry_leaves;      /* those that rows of the tile visit */
     fvi_sieve sieve;            /* keep is NULL: none */
     fvi_places places;
+    bool together;  /* all keys are folded for the whole tile, even those that few rows visit: a forecast counts so */
     bool fell_back; /* the method gave up on this tile: it is dense, and counted */
 } fvi_index;
 
@@ -184,7 +189,7 @@ typedef struct fvi_selector {
 extern const fvi_selector fvi_select_dense;
 extern const fvi_selector fvi_select_window;  /* size */
 extern const fvi_selector fvi_select_sinks;   /* sinks, size */
-extern const fvi_selector fvi_select_random;  /* density, columns, seed */
+extern const fvi_selector fvi_select_random;  /* density, columns, seed, shared */
 extern const fvi_selector fvi_select_dilated; /* size, dilation */
 extern const fvi_selector fvi_select_gna;     /* shape; window, stride, dilation, causal flag: each for three axes, last first */
 extern const fvi_selector fvi_select_faster_na; /* shape; window, dilation, causal flag: each for three axes, last first */
@@ -251,6 +256,10 @@ static inline void fvi_index_add_apart(fvi_index *index, int64_t b, uint64_t key
     index->apart[b / 64] |= UINT64_C(1) << (b % 64);
 }
 static inline bool fvi_index_apart(const fvi_index *index, int64_t b) { return index->apart[b / 64] >> (b % 64) & 1; }
+/* What the row at `position` visits of a block in which rows differ. */
+static inline uint64_t fvi_index_word(const fvi_index *index, int64_t position, int64_t b) {
+    return index->row != NULL ? index->row(index->seen_arg, position)[b] : index->seen(index->seen_arg, position, b);
+}
 /* Every key: the tile is dense. */
 void fvi_index_add_all(fvi_index *index);
 /* Takes out the blocks of which no row of the tile sees a key under `rule`. Words of other blocks stay whole, past n_kv too: how

@@ -150,6 +150,52 @@ static void check_pv(const rung *level, fv_dtype dtype, int rows, int d, int n) 
     free_intact(level, &alpha, "pv: wrote to alpha", dtype, rows, d, n);
 }
 
+/* Rows that lie apart give the bits of the same rows side by side. */
+static void check_apart(const rung *level, fv_dtype dtype, int d, int n) {
+    fvi_decode_qk_apart *qk = level->ops.qk_apart[dtype];
+    fvi_decode_pv_apart *pv = level->ops.pv_apart[dtype];
+    if (qk == NULL && pv == NULL) {
+        return;
+    }
+    const fvi_decode_k *k = &level->ops.k[dtype];
+    int d_pad = (int)fvi_tile_pad(d), row = (int)(d * size_of(dtype));
+    fvi_rows far;
+    guard g = random_rows(dtype, d, FVI_LEAF, &far), near = guard_make((size_t)(n * row), (size_t)size_of(dtype), true);
+    guard qt = guard_make((size_t)k->q_bytes(d), 64, true), s = guard_make(2 * FVI_LEAF * 4, 64, true);
+    guard out = guard_make((size_t)(2 * d_pad * 4), 64, true);
+    const void *at[FVI_LEAF];
+    float q[256], *got = (float *)s.data, *o = (float *)out.data, alpha = uniform();
+    for (int c = 0; c < d; c++) {
+        q[c] = uniform();
+    }
+    for (int j = 0; j < n; j++) {
+        at[j] = (const unsigned char *)far.data + (j * 37 + 5) % FVI_LEAF * far.row_bytes;
+        memcpy(near.data + j * row, at[j], (size_t)row);
+    }
+    fvi_rows rows = {.data = near.data, .row_bytes = row, .n = n};
+    k->pack_q(q, d, qt.data);
+    k->qk(qt.data, 1, d, &rows, 0.37f, got);
+    qk(qt.data, d, at, n, 0.37f, got + FVI_LEAF);
+    if (memcmp(got, got + FVI_LEAF, FVI_LEAF * 4) != 0) {
+        fail(level, "qk of rows apart", dtype, 1, d, n);
+    }
+    for (int j = 0; j < FVI_LEAF; j++) {
+        got[j] = got[FVI_LEAF + j] = j < n ? fabsf(uniform()) : 0;
+    }
+    for (int c = 0; c < d_pad; c++) {
+        o[c] = o[d_pad + c] = c < d ? uniform() : 0;
+    }
+    level->ops.v[dtype].pv(got, 1, &alpha, &rows, d, d_pad, o);
+    pv(got + FVI_LEAF, alpha, at, n, d, d_pad, o + d_pad);
+    if (memcmp(o, o + d_pad, (size_t)d_pad * 4) != 0) {
+        fail(level, "pv of rows apart", dtype, 1, d, n);
+    }
+    free_intact(level, &g, "apart: wrote to rows", dtype, 1, d, n);
+    free_intact(level, &s, "qk of rows apart: wrote outside", dtype, 1, d, n);
+    free_intact(level, &out, "pv of rows apart: wrote outside", dtype, 1, d, n);
+    guard_free(&near), guard_free(&qt);
+}
+
 static void check_rung(const rung *level) {
     static const int widths[] = {1, 15, 16, 17, 31, 32, 33, 64, 80, 96, 100, 128, 131, 192, 255, 256},
                      keys[] = {1, 2, 3, 15, 33, 63, 64};
@@ -159,6 +205,7 @@ static void check_rung(const rung *level) {
                 int rows = 1 + (int)((w + n * 5 + (size_t)dtype) % MANY);
                 check_qk(level, (fv_dtype)dtype, rows, widths[w], keys[n]);
                 check_pv(level, (fv_dtype)dtype, rows, widths[w], keys[n]);
+                check_apart(level, (fv_dtype)dtype, widths[w], keys[n]);
             }
         }
     }

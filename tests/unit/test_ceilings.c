@@ -58,6 +58,22 @@ static void portable_ceilings_are_there(void **state) {
     assert_true(c.dot_bf16 == 0 && c.dot_int8 == 0 && c.amx_bf16 == 0);
 }
 
+/* What a core's own cache holds is read at least as fast as memory. */
+static void caches_are_faster_than_memory(void **state) {
+    (void)state;
+    fv_context *ctx = NULL;
+    fv_ceilings c;
+    double near = 0, none = 0;
+    assert_int_equal(fv_context_create(&(fv_context_options){1, FV_LEVEL_BEST, NULL}, &ctx), FV_OK);
+    assert_int_equal(fv_measure_ceilings(ctx, &c), FV_OK);
+    assert_int_equal(fv_measure_read(ctx, 16 << 10, &near), FV_OK);
+    assert_int_equal(fv_measure_read(ctx, 0, &none), FV_OK);
+    assert_true(near > c.read && none > c.read);
+    fv_cancel(ctx, true);
+    assert_int_equal(fv_measure_read(ctx, 16 << 10, &near), FV_ERR_CANCELLED);
+    fv_context_destroy(ctx);
+}
+
 /* More threads than cores wait for each other and still come to an end. */
 static void many_threads_end(void **state) {
     (void)state;
@@ -75,6 +91,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_level_fills_its_units),
         cmocka_unit_test(portable_ceilings_are_there),
+        cmocka_unit_test(caches_are_faster_than_memory),
         cmocka_unit_test(many_threads_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,243 @@
+/* lists.c - see lists.h.
+ *
+ * A tile's rows go over the keys together, so that what one has brought into the caches others find there, and rows that have a
+ * full leaf are folded side by side: the products of one hide the latencies of another. A row's leaves are cut from its own list,
+ * and its pieces are 64 of them: its bits depend on nothing but its list. */
+#include "attend/lists.h"
+
+#include "attend/products.h"
+#include "attend/split.h"
+
+#include <string.h>
+
+enum { SIDE_BY_SIDE = 16 }; /* rows, at most the rows of a score tile */
+
+typedef struct lists {
+    const fv_plan *plan;
+    const fv_run *run;
+    const fvi_source *source;
+    const fvi_item *item;
+    const fvi_scratch *scratch;
+} lists;
+
+/* ---- listing ---- */
+
+/* Keys of block b that masks by position leave to a row. */
+static uint64_t rule_word(const fvi_rule *rule, int64_t position, int64_t n_kv, int64_t b) {
+    fvi_span span[2];
+    uint64_t word = 0;
+    int n = fvi_rule_spans(rule, position, n_kv, span);
+    for (int k = 0; k < n; k++) {
+        int64_t from = fvi_max(span[k].from - b * FVI_BLOCK, 0), to = fvi_min(span[k].to - b * FVI_BLOCK, FVI_BLOCK);
+        word |= from < to ? UINT64_MAX >> (64 - (to - from)) << from : 0;
+    }
+    return word;
+}
+
+/* Of blocks of which masks by position hide a part from some row, or of which a row's words have to be asked for. */
+static void row_words(const lists *l, const fvi_index *index, int64_t position, int64_t from, int64_t to, bool whole,
+                      uint64_t word[FVI_LIST_BLOCKS]) {
+    for (int64_t b = from; b < to; b++) {
+        const uint64_t listed = l->scratch->listed[b];
+        word[b - from] = listed == 0 ? 0 : listed & fvi_index_word(index, position, b);
+        if (word[b - from] != 0 && !whole) {
+            word[b - from] &= rule_word(&l->plan->rule, position, l->item->n_kv, b);
+            word[b - from] &= rule_word(&index->rule, position, l->item->n_kv, b);
+        }
+    }
+}
+
+static void list_row(const lists *l, const fvi_index *index, int64_t r, int64_t from, int64_t to, bool whole) {
+    const int64_t position = l->item->offset + fvi_item_query(l->item, 1, r);
+    const uint64_t *row;
+    uint64_t word[FVI_LIST_BLOCKS];
+    if (whole && index->row != NULL) {
+        row = index->row(index->seen_arg, position) + from;
+    } else {
+        row_words(l, index, position, from, to, whole, word);
+        row = word;
+    }
+    fvi_list *list = &l->scratch->list[r];
+    int32_t *key = l->scratch->list_key + r * FVI_LIST_ROOM + list->n;
+    list->n += l->plan->words.numbers(row, l->scratch->listed + from, (int)(to - from), (int32_t)(from * FVI_BLOCK), key);
+}
+
+/* ---- folding ---- */
+
+/* A leaf of one row's list. */
+typedef struct list_leaf {
+    int64_t row;
+    const int32_t *key;
+    int n;
+    uint64_t seen;
+} list_leaf;
+
+static void multiply_keys(const lists *l, const list_leaf *leaf, float *s) {
+    const fvi_scratch *scratch = l->scratch;
+    const int d = (int)l->plan->problem.d_k;
+    const void *q = fvi_products_list_query(l->plan, scratch, leaf->row), *at[FVI_LEAF];
+    if (scratch->list_qk != NULL && fvi_source_point(&l->plan->words, l->source, false, leaf->key, leaf->n, at)) {
+        scratch->list_qk(q, d, at, leaf->n, l->plan->scale, s);
+    } else {
+        fvi_rows rows = fvi_source_rows(l->source, false, leaf->key, leaf->n, scratch->room);
+        scratch->list_k->qk(q, 1, d, &rows, l->plan->scale, s);
+    }
+}
+
+static void multiply_values(const lists *l, const list_leaf *leaf, float *p, float alpha, float *out) {
+    const fvi_scratch *scratch = l->scratch;
+    const int d = (int)l->plan->problem.d_v, d_pad = (int)l->plan->d_pad;
+    const void *at[FVI_LEAF];
+    if (scratch->list_pv != NULL && fvi_source_point(&l->plan->words, l->source, true, leaf->key, leaf->n, at)) {
+        scratch->list_pv(p, alpha, at, leaf->n, d, d_pad, out);
+    } else {
+        fvi_rows rows = fvi_source_rows(l->source, true, leaf->key, leaf->n, scratch->room);
+        scratch->list_v->pv(p, 1, &alpha, &rows, d, d_pad, out);
+    }
+}
+
+static void score(const lists *l, list_leaf *leaf, float *s) {
+    const fv_problem *p = &l->plan->problem;
+    const uint64_t all = leaf->n == FVI_LEAF ? UINT64_MAX : (UINT64_C(1) << leaf->n) - 1;
+    leaf->seen = all;
+    multiply_keys(l, leaf, s);
+    if (p->soft_cap > 0 || p->has_alibi || p->has_bias || p->has_key_mask) {
+        fvi_leaf view = {.n = leaf->n, .position = leaf->key, .key = leaf->key};
+        fvi_score_tile tile = {l->plan, l->run, l->item, &view, 0, leaf->row, 1, s, &leaf->seen};
+        leaf->seen &= fvi_tile_key_mask(l->plan, l->run, l->item, 0, &view);
+        fvi_score_parts(&tile);
+    }
+    if (leaf->seen != UINT64_MAX) {
+        l->plan->rowop.hide(1, &leaf->seen, s);
+    }
+    l->scratch->stats->k_rows += (uint64_t)leaf->n;
+    l->scratch->stats->visited_pairs += (uint64_t)leaf->n;
+    l->scratch->stats->exact_pairs += (uint64_t)fvi_count_bits(leaf->seen);
+}
+
+/* Takes keys out that a mask or a bias hides, and their weights: values there may be no numbers. */
+static void drop_hidden(list_leaf *leaf, float *p, int32_t key[FVI_LEAF]) {
+    int n = 0;
+    for (int j = 0; j < leaf->n; j++) {
+        if (leaf->seen >> j & 1) {
+            key[n] = leaf->key[j];
+            p[n++] = p[j];
+        }
+    }
+    memset(p + n, 0, (size_t)(leaf->n - n) * sizeof *p);
+    leaf->key = key;
+    leaf->n = n;
+}
+
+static void take_values(const lists *l, list_leaf *leaf, float *p, float alpha) {
+    int32_t key[FVI_LEAF];
+    if (fvi_count_bits(leaf->seen) < leaf->n) {
+        drop_hidden(leaf, p, key);
+    }
+    if (leaf->n > 0) {
+        multiply_values(l, leaf, p, alpha, l->scratch->piece.out + leaf->row * l->plan->d_pad);
+        l->scratch->stats->v_rows += (uint64_t)leaf->n;
+    }
+}
+
+/* The row's piece goes into its total. */
+static void end_piece(const lists *l, int64_t r) {
+    const fvi_scratch *scratch = l->scratch;
+    fvi_fold piece = fvi_fold_from(l->plan, &scratch->piece, r), total = fvi_fold_from(l->plan, &scratch->total, r);
+    fvi_fold_merge(l->plan, &total, &piece, 1);
+    fvi_fold_clear(l->plan, &piece, 1);
+}
+
+/* Leaves of n rows, a leaf each. */
+static void fold_leaves(const lists *l, list_leaf *leaf, int n) {
+    const fvi_scratch *scratch = l->scratch;
+    float m[SIDE_BY_SIDE], sum[SIDE_BY_SIDE], alpha[SIDE_BY_SIDE];
+    for (int i = 0; i < n; i++) {
+        score(l, &leaf[i], scratch->s + i * FVI_LEAF);
+        m[i] = scratch->piece.m[leaf[i].row];
+        sum[i] = scratch->piece.sum[leaf[i].row];
+    }
+    l->plan->ops[0].soften(scratch->s, n, m, sum, alpha);
+    for (int i = 0; i < n; i++) {
+        const int64_t row = leaf[i].row;
+        scratch->piece.m[row] = m[i];
+        scratch->piece.sum[row] = sum[i];
+        take_values(l, &leaf[i], scratch->s + i * FVI_LEAF, alpha[i]);
+        if (++scratch->list[row].leaves % (FVI_PIECE / FVI_LEAF) == 0) {
+            end_piece(l, row);
+        }
+    }
+}
+
+/* Folds a leaf of each row that has at least `least` keys from its `taken`-th on; false if there was none. */
+static bool fold_round(const lists *l, int32_t taken, int32_t least) {
+    list_leaf leaf[SIDE_BY_SIDE];
+    const int most = (int)fvi_min(SIDE_BY_SIDE, l->plan->sub_rows);
+    int n = 0;
+    bool any = false;
+    for (int64_t r = 0; r < l->item->n_rows; r++) {
+        const int32_t left = l->scratch->list[r].n - taken;
+        if (left < least) {
+            continue;
+        }
+        leaf[n++] = (list_leaf){r, l->scratch->list_key + r * FVI_LIST_ROOM + taken, (int)fvi_min(left, FVI_LEAF), 0};
+        any = true;
+        if (n == most) {
+            fold_leaves(l, leaf, n);
+            n = 0;
+        }
+    }
+    if (n > 0) {
+        fold_leaves(l, leaf, n);
+    }
+    return any;
+}
+
+/* What is left of each list goes to its front. */
+static void keep_rest(const lists *l) {
+    for (int64_t r = 0; r < l->item->n_rows; r++) {
+        int32_t *key = l->scratch->list_key + r * FVI_LIST_ROOM, n = l->scratch->list[r].n, taken = n / FVI_LEAF * FVI_LEAF;
+        if (taken > 0) {
+            memcpy(key, key + taken, (size_t)(n - taken) * sizeof *key);
+            l->scratch->list[r].n = n - taken;
+        }
+    }
+}
+
+/* Lists the keys of up to FVI_LIST_BLOCKS blocks, and folds all leaves that are full. */
+static void take_blocks(const lists *l, const fvi_index *index, int64_t from, int64_t to) {
+    const fvi_item *item = l->item;
+    const int64_t first = from * FVI_BLOCK, end = to * FVI_BLOCK;
+    uint64_t any = 0;
+    for (int64_t b = from; b < to; b++) {
+        any |= l->scratch->listed[b];
+    }
+    if (any == 0) {
+        return;
+    }
+    bool whole = end <= item->n_kv && fvi_rule_sees_all(&l->plan->rule, item->first, item->last, first, end) &&
+                 fvi_rule_sees_all(&index->rule, item->first, item->last, first, end);
+    for (int64_t r = 0; r < item->n_rows; r++) {
+        list_row(l, index, r, from, to, whole);
+    }
+    for (int32_t taken = 0; fold_round(l, taken, FVI_LEAF); taken += FVI_LEAF) {
+    }
+    keep_rest(l);
+}
+
+void fvi_lists_run(const fv_plan *plan, const fv_run *run, const fvi_source *source, const fvi_item *item, const fvi_index *index,
+                   const fvi_scratch *scratch) {
+    const lists l = {plan, run, source, item, scratch};
+    fvi_fold piece = scratch->piece;
+    memset(scratch->list, 0, (size_t)item->n_rows * sizeof *scratch->list);
+    fvi_fold_clear(plan, &piece, item->n_rows);
+    for (int64_t b = 0; b < index->blocks; b += FVI_LIST_BLOCKS) {
+        take_blocks(&l, index, b, fvi_min(b + FVI_LIST_BLOCKS, index->blocks));
+    }
+    fold_round(&l, 0, 1);
+    for (int64_t r = 0; r < item->n_rows; r++) {
+        if (scratch->list[r].leaves % (FVI_PIECE / FVI_LEAF) != 0) {
+            end_piece(&l, r);
+        }
+    }
+}
