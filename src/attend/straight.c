@@ -76,7 +76,7 @@ int fvi_straight_blocks(const fv_plan *plan, const fvi_item *item, const fvi_sou
     if (n == 0) {
         return 0;
     }
-    fvi_rows k[FVI_BATCH + 1], v[FVI_BATCH + 1];
+    fvi_rows k[FVI_BATCH + 1] = {0}, v[FVI_BATCH + 1] = {0};
     list_rows(source, from, n, k, v);
     float *s = scratch->s, *alpha = scratch->alpha;
     for (int b = 0; b <= n; b++) { /* weights follow one leaf behind: the end of a product is a chain that they hide */

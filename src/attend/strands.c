@@ -261,6 +261,9 @@ void fvi_strands_run(const fv_plan *plan, const fv_run *run, void *workspace, co
     strand s[FVI_STRANDS];
     const fvi_source source = fvi_walk_source(plan, run, item);
     const int strands = open_strands(plan, run, workspace, &source, item, scratch, s);
+    if (strands == 0) {
+        return;
+    }
     fold_blocks(plan, run, &source, s, strands);
     fold_all_columns(plan, run, &source, s, strands);
     fold_entries(plan, run, s, strands);

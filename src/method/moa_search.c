@@ -332,7 +332,7 @@ static int64_t cells(int64_t losses) {
 }
 
 static bool search_all(search *s, fv_moa_plans *out) {
-    double low[FV_MOA_LOSSES], high[FV_MOA_LOSSES], most[FV_MOA_LOSSES];
+    double low[FV_MOA_LOSSES], high[FV_MOA_LOSSES], most[FV_MOA_LOSSES] = {0};
     if (!find_ranges(s, out, low, high)) {
         return false;
     }

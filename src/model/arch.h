@@ -52,7 +52,7 @@ struct fv_model {
     const fvi_arch *arch;
     void *weights; /* the architecture's */
     fv_model_facts facts;
-    fv_rope rope; /* the architecture's, of all layers; width 0: it has none */
+    fv_rope rope;                        /* the architecture's, of all layers; width 0: it has none */
     char *architecture, *name, *license; /* behind the facts */
     char *system;                        /* the chat template's own system message, or NULL */
     uint64_t fingerprint;                /* 0: not asked for yet */

@@ -195,12 +195,12 @@ static int64_t rows_at(const head *h, int64_t from, int64_t to, int64_t *rows) {
 }
 
 static void halve(const fvi_select *s, head *h, const hashes *x, int64_t depth, int64_t from, int64_t to) {
-    int64_t rows, first = rows_at(h, from, to, &rows);
+    int64_t rows;
+    rows_at(h, from, to, &rows);
     if (rows == 0 || !halved(to - from, h->least)) {
         return;
     }
-    const int64_t half = from + (to - from + 1) / 2;
-    first = rows_at(h, half, to, &rows);
+    const int64_t half = from + (to - from + 1) / 2, first = rows_at(h, half, to, &rows);
     if (rows > 0) {
         sort_level(s, h, x, &h->at[depth], first, rows, from, half - from);
     }

@@ -8,7 +8,8 @@
  * come into N.)
  *
  * alpha and beta are those of a profile, two numbers for each query head; without one, the parameters serve all heads. N is known
- * when the prompt ends. The search for a profile's rules is src/method/moa_search.c, its losses come from src/lab/calibrate_moa.c.
+ * when the prompt ends. The search for a profile's rules is src/method/moa_search.c, its losses come from
+ * src/lab/calibrate_moa.c.
  *
  * Bidirectional, as in the code's layout before its causal mask: the span to both sides, and the first block's rows see all. */
 #include "select/pattern.h"

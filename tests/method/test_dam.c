@@ -56,7 +56,8 @@ static void lines_hold(double *number, int64_t *n) {
     fvi_dam_mean(mean, SHORT, 6);
     CHECK(fabs(mean[(SHORT - 1) * SHORT + SHORT - 1] - map[(SHORT - 1) * SHORT + SHORT - 1]) < 0.5, "the mean map is off");
     double power = fvi_dam_power(mean, SHORT, 1e-9), best = -1e300, at = 0;
-    for (double p = -2; p <= 2; p += 0.01) {
+    for (int i = -200; i <= 200; i++) {
+        const double p = 0.01 * i;
         double l = likelihood(mean, fabs(p) < 1e-6 ? 0 : p);
         at = l > best ? p : at;
         best = l > best ? l : best;
