@@ -231,8 +231,11 @@ void fvi_lists_run(const fv_plan *plan, const fv_run *run, const fvi_source *sou
     fvi_fold piece = scratch->piece;
     memset(scratch->list, 0, (size_t)item->n_rows * sizeof *scratch->list);
     fvi_fold_clear(plan, &piece, item->n_rows);
-    for (int64_t b = 0; b < index->blocks; b += FVI_LIST_BLOCKS) {
-        take_blocks(&l, index, b, fvi_min(b + FVI_LIST_BLOCKS, index->blocks));
+    /* Blocks that stand before all rows are cut from the others: in those masks are asked about row by row. */
+    const int64_t before = fvi_min(item->first / FVI_BLOCK, index->blocks);
+    for (int64_t b = 0, end; b < index->blocks; b = end) {
+        end = fvi_min(b + FVI_LIST_BLOCKS, b < before ? before : index->blocks);
+        take_blocks(&l, index, b, end);
     }
     fold_round(&l, 0, 1);
     for (int64_t r = 0; r < item->n_rows; r++) {
