@@ -140,6 +140,23 @@ static void take_values(const lists *l, list_leaf *leaf, float *p, float alpha) 
     }
 }
 
+/* Two whole leaves, of which nothing is hidden, at once; false, and nothing done, where that can't be. */
+static bool take_two(const lists *l, const list_leaf leaf[2], float *p, const float alpha[2]) {
+    const fvi_scratch *scratch = l->scratch;
+    const void *at[2][FVI_LEAF];
+    fvi_apart_leaf row[2];
+    for (int i = 0; i < 2; i++) {
+        if (scratch->list_two == NULL || leaf[i].n < FVI_LEAF || leaf[i].seen != UINT64_MAX ||
+            !fvi_source_point(&l->plan->words, l->source, true, leaf[i].key, FVI_LEAF, at[i])) {
+            return false;
+        }
+        row[i] = (fvi_apart_leaf){p + i * FVI_LEAF, alpha[i], at[i], scratch->piece.out + leaf[i].row * l->plan->d_pad};
+    }
+    scratch->list_two(row, (int)l->plan->problem.d_v, (int)l->plan->d_pad);
+    scratch->stats->v_rows += 2 * FVI_LEAF;
+    return true;
+}
+
 /* The row's piece goes into its total. */
 static void end_piece(const lists *l, int64_t r) {
     const fvi_scratch *scratch = l->scratch;
@@ -158,11 +175,17 @@ static void fold_leaves(const lists *l, list_leaf *leaf, int n) {
         sum[i] = scratch->piece.sum[leaf[i].row];
     }
     l->plan->ops[0].soften(scratch->s, n, m, sum, alpha);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0, taken = 0; i < n; i++, taken--) {
         const int64_t row = leaf[i].row;
+        float *p = scratch->s + i * FVI_LEAF;
         scratch->piece.m[row] = m[i];
         scratch->piece.sum[row] = sum[i];
-        take_values(l, &leaf[i], scratch->s + i * FVI_LEAF, alpha[i]);
+        if (taken <= 0 && i + 1 < n && take_two(l, &leaf[i], p, alpha + i)) {
+            taken = 2;
+        }
+        if (taken <= 0) {
+            take_values(l, &leaf[i], p, alpha[i]);
+        }
         if (++scratch->list[row].leaves % (FVI_PIECE / FVI_LEAF) == 0) {
             end_piece(l, row);
         }

@@ -16,6 +16,7 @@ void fvi_products_pick(const fv_plan *plan, const fv_run *run, fvi_scratch *scra
     scratch->list_v = &plan->decode.v[v];
     scratch->list_qk = plan->decode.qk_apart[k];
     scratch->list_pv = plan->decode.pv_apart[v];
+    scratch->list_two = plan->decode.pv_two[v];
 }
 
 void *fvi_products_query(const fv_plan *plan, const fvi_scratch *scratch, int64_t row) {

@@ -36,6 +36,7 @@ typedef struct fvi_scratch {
     const fvi_decode_v *list_v;
     fvi_decode_qk_apart *list_qk; /* of K that lies apart, and of V; NULL: rows are put side by side */
     fvi_decode_pv_apart *list_pv;
+    fvi_decode_pv_two *list_two;
     void *room, *select; /* columns side by side; the selector's own scratch */
     void *seen_state;    /* what index->seen reads */
     fv_run_stats *stats;

@@ -55,11 +55,23 @@ typedef struct fvi_decode_v {
 typedef void fvi_decode_qk_apart(const void *qt, int d, const void *const *key, int n, float scale, float *s);
 typedef void fvi_decode_pv_apart(float *p, float alpha, const void *const *value, int n, int d, int d_pad, float *out);
 
+/* A row's weights, the addresses of 64 rows of V, and its outputs. */
+typedef struct fvi_apart_leaf {
+    float *p;
+    float alpha;
+    const void *const *value;
+    float *out;
+} fvi_apart_leaf;
+
+/* The bits of pv_apart of either row. NULL where two rows are no faster than one after the other. */
+typedef void fvi_decode_pv_two(const fvi_apart_leaf row[2], int d, int d_pad);
+
 typedef struct fvi_decode_ops {
     fvi_decode_k k[FVI_KV_DTYPES];
     fvi_decode_v v[FVI_KV_DTYPES];
     fvi_decode_qk_apart *qk_apart[FVI_KV_DTYPES];
     fvi_decode_pv_apart *pv_apart[FVI_KV_DTYPES];
+    fvi_decode_pv_two *pv_two[FVI_KV_DTYPES];
 } fvi_decode_ops;
 
 /* Portable C first, then overwritten level by level up to what `cpu` allows. */

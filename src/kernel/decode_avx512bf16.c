@@ -210,9 +210,49 @@ static void pv_apart(float *p, float alpha, const void *const *value, int n, int
     }
 }
 
+/* Two rows, 64 keys of each, 32 columns each of `halves`: a few columns are so few chains of products that one row would wait for
+ * its own sums. */
+INLINE void value_two(const fvi_apart_leaf row[2], int c, int halves) {
+    __m512 acc[2][WIDE];
+    UNROLL for (int r = 0; r < 2; r++) {
+        UNROLL for (int i = 0; i < halves; i++) {
+            load_outputs(row[r].out + c + PAIRED * i, _mm512_set1_ps(row[r].alpha), true, acc[r] + 2 * i);
+        }
+    }
+    for (int j = 0; j < FVI_LEAF; j += 2) {
+        UNROLL for (int r = 0; r < 2; r++) {
+            const unsigned char *a = row[r].value[j], *b = row[r].value[j + 1];
+            __m512bh x = (__m512bh)_mm512_set1_ps(row[r].p[j / 2]);
+            UNROLL for (int i = 0; i < halves; i++) {
+                __m512i y = _mm512_loadu_si512(a + 2 * (c + PAIRED * i)), z = _mm512_loadu_si512(b + 2 * (c + PAIRED * i));
+                acc[r][2 * i] = _mm512_dpbf16_ps(acc[r][2 * i], x, (__m512bh)_mm512_unpacklo_epi16(y, z));
+                acc[r][2 * i + 1] = _mm512_dpbf16_ps(acc[r][2 * i + 1], x, (__m512bh)_mm512_unpackhi_epi16(y, z));
+            }
+        }
+    }
+    UNROLL for (int r = 0; r < 2; r++) {
+        UNROLL for (int i = 0; i < halves; i++) { store_outputs(row[r].out + c + PAIRED * i, true, acc[r] + 2 * i); }
+    }
+}
+
+static void pv_two(const fvi_apart_leaf row[2], int d, int d_pad) {
+    if (d % (2 * PAIRED) != 0 || d != d_pad) {
+        for (int r = 0; r < 2; r++) {
+            pv_apart(row[r].p, row[r].alpha, row[r].value, FVI_LEAF, d, d_pad, row[r].out);
+        }
+        return;
+    }
+    pair_weights(row[0].p);
+    pair_weights(row[1].p);
+    for (int c = 0; c < d; c += 2 * PAIRED) {
+        value_two(row, c, 2);
+    }
+}
+
 void fvi_decode_avx512bf16(fvi_decode_ops *ops) {
     ops->k[FV_BF16] = (fvi_decode_k){"avx512bf16", q_bytes, pack_q, qk};
     ops->v[FV_BF16] = (fvi_decode_v){"avx512bf16", pv};
     ops->qk_apart[FV_BF16] = qk_apart;
     ops->pv_apart[FV_BF16] = pv_apart;
+    ops->pv_two[FV_BF16] = pv_two;
 }

@@ -196,6 +196,41 @@ static void check_apart(const rung *level, fv_dtype dtype, int d, int n) {
     guard_free(&near), guard_free(&qt);
 }
 
+/* Two rows at once give the bits of either alone. */
+static void check_two(const rung *level, fv_dtype dtype, int d) {
+    if (level->ops.pv_two[dtype] == NULL) {
+        return;
+    }
+    int d_pad = (int)fvi_tile_pad(d);
+    fvi_rows v;
+    guard g = random_rows(dtype, d, FVI_LEAF, &v), p = guard_make(4 * FVI_LEAF * 4, 64, true);
+    guard out = guard_make((size_t)(4 * d_pad * 4), 64, true);
+    float *weight = (float *)p.data, *o = (float *)out.data;
+    const void *at[2][FVI_LEAF];
+    fvi_apart_leaf row[2];
+    for (int r = 0; r < 2; r++) {
+        for (int j = 0; j < FVI_LEAF; j++) {
+            at[r][j] = (const unsigned char *)v.data + (j * (37 + 4 * r) + 5 + r) % FVI_LEAF * v.row_bytes;
+            weight[r * FVI_LEAF + j] = weight[(r + 2) * FVI_LEAF + j] = fabsf(uniform());
+        }
+        for (int c = 0; c < d_pad; c++) {
+            o[r * d_pad + c] = o[(r + 2) * d_pad + c] = c < d ? uniform() : 0;
+        }
+        row[r] = (fvi_apart_leaf){weight + r * FVI_LEAF, uniform(), at[r], o + r * d_pad};
+    }
+    level->ops.pv_two[dtype](row, d, d_pad);
+    for (int r = 0; r < 2; r++) {
+        float *alone = o + (r + 2) * d_pad;
+        level->ops.pv_apart[dtype](weight + (r + 2) * FVI_LEAF, row[r].alpha, at[r], FVI_LEAF, d, d_pad, alone);
+        if (memcmp(alone, o + r * d_pad, (size_t)d_pad * 4) != 0) {
+            fail(level, "pv of two rows", dtype, 2, d, FVI_LEAF);
+        }
+    }
+    free_intact(level, &g, "pv of two rows: wrote to rows", dtype, 2, d, FVI_LEAF);
+    free_intact(level, &out, "pv of two rows: wrote outside", dtype, 2, d, FVI_LEAF);
+    guard_free(&p);
+}
+
 static void check_rung(const rung *level) {
     static const int widths[] = {1, 15, 16, 17, 31, 32, 33, 64, 80, 96, 100, 128, 131, 192, 255, 256},
                      keys[] = {1, 2, 3, 15, 33, 63, 64};
@@ -206,6 +241,7 @@ static void check_rung(const rung *level) {
                 check_qk(level, (fv_dtype)dtype, rows, widths[w], keys[n]);
                 check_pv(level, (fv_dtype)dtype, rows, widths[w], keys[n]);
                 check_apart(level, (fv_dtype)dtype, widths[w], keys[n]);
+                check_two(level, (fv_dtype)dtype, widths[w]);
             }
         }
     }
