@@ -221,7 +221,7 @@ static void keep_rest(const lists *l) {
     for (int64_t r = 0; r < l->item->n_rows; r++) {
         int32_t *key = l->scratch->list_key + r * FVI_LIST_ROOM, n = l->scratch->list[r].n, taken = n / FVI_LEAF * FVI_LEAF;
         if (taken > 0) {
-            memcpy(key, key + taken, (size_t)(n - taken) * sizeof *key);
+            memcpy(key, key + taken, FVI_LEAF * sizeof *key); /* that is more than are left, and a few moves */
             l->scratch->list[r].n = n - taken;
         }
     }

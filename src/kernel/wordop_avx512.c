@@ -10,8 +10,9 @@ static int numbers(const uint64_t *word, const uint64_t *mask, int n, int32_t fi
     for (int i = 0; i < n; i++) {
         uint64_t left = word[i] & mask[i];
         UNROLL for (int part = 0; part < 4; part++) {
+            /* What follows the numbers is anything: were it 0, the register would have to wait for the numbers before. */
             __mmask16 in = (__mmask16)(left >> (LANES * part));
-            _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(in, number));
+            _mm512_storeu_si512(to, _mm512_mask_compress_epi32(number, in, number));
             to += __builtin_popcount(in);
             number = _mm512_add_epi32(number, step);
         }

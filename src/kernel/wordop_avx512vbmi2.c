@@ -16,7 +16,8 @@ static int numbers(const uint64_t *word, const uint64_t *mask, int n, int32_t fi
         const uint64_t left = word[i] & mask[i];
         const int bits = __builtin_popcountll(left);
         _Alignas(64) int8_t key[64];
-        const __m512i base = _mm512_set1_epi32(first), found = _mm512_maskz_compress_epi8(left, all);
+        /* What follows the numbers is anything; were it 0, the register would have to wait for the word before. */
+        const __m512i base = _mm512_set1_epi32(first), found = _mm512_mask_compress_epi8(all, left, all);
         _mm512_storeu_si512(to, _mm512_add_epi32(base, _mm512_cvtepi8_epi32(_mm512_castsi512_si128(found))));
         if (bits > LANES) {
             _mm512_store_si512(key, found);
