@@ -7,14 +7,14 @@
 
 #include <string.h>
 
-enum { TOGETHER = FVI_TALLY_WORDS, ROWS = 32 }; /* words and rows that are counted at once */
+enum { TALLIES = 4, TOGETHER = TALLIES * FVI_TALLY_WORDS, ROWS = 32 }; /* words and rows that are counted at once */
 
 /* Words of blocks from .. from + n - 1; of a block in which rows do not differ, anything. Where they stand, or in `room`. */
 static const uint64_t *row_words(const fvi_index *index, int64_t position, int64_t from, int64_t n, uint64_t room[TOGETHER]) {
-    if (index->row != NULL && n == TOGETHER) {
+    if (index->row != NULL && n % FVI_TALLY_WORDS == 0) {
         return index->row(index->seen_arg, position) + from;
     }
-    for (int64_t i = 0; i < TOGETHER; i++) {
+    for (int64_t i = 0; i < fvi_round_up(n, FVI_TALLY_WORDS); i++) {
         room[i] = i < n && fvi_index_apart(index, from + i) ? fvi_index_word(index, position, from + i) : 0;
     }
     return room;
@@ -54,9 +54,19 @@ static int64_t position_of(const fvi_query_tile *q, int64_t offset, int64_t r) {
     return q->row != NULL ? offset + q->row[r] : q->first + r;
 }
 
+/* The first n words of each row, eight a tally. */
+static void add_rows(const fvi_word_ops *ops, const uint64_t *row[ROWS], int rows, int64_t n, fvi_tally tally[TALLIES]) {
+    for (int64_t i = 0; i < n; i += FVI_TALLY_WORDS) {
+        ops->tally(row, rows, &tally[i / FVI_TALLY_WORDS]);
+        for (int r = 0; r < rows && i + FVI_TALLY_WORDS < n; r++) {
+            row[r] += FVI_TALLY_WORDS;
+        }
+    }
+}
+
 /* Returns how many rows there are, those aside that stand before the first key. */
 static int64_t count_rows(const fvi_word_ops *ops, const fvi_query_tile *q, int64_t offset, const fvi_index *index, int64_t from,
-                          int64_t n, fvi_tally *tally) {
+                          int64_t n, fvi_tally tally[TALLIES]) {
     uint64_t room[ROWS][TOGETHER];
     const uint64_t *row[ROWS];
     int64_t all = 0;
@@ -69,7 +79,7 @@ static int64_t count_rows(const fvi_word_ops *ops, const fvi_query_tile *q, int6
             all++;
         }
         if (waiting == ROWS || r + 1 == rows_of(q)) {
-            ops->tally(row, waiting, tally);
+            add_rows(ops, row, waiting, n, tally);
             waiting = 0;
         }
     }
@@ -80,18 +90,21 @@ static int64_t count_rows(const fvi_word_ops *ops, const fvi_query_tile *q, int6
 static int64_t split_blocks(const fvi_word_ops *ops, const fvi_query_tile *q, int64_t offset, const fvi_index *index,
                             int64_t from, int64_t n, uint64_t *listed, uint64_t *alike) {
     const int64_t rows = rows_of(q), most = rows * FVI_BLOCK / (FVI_BLOCK_KEYS * FVI_LIST_KEY);
-    fvi_tally t = {0};
-    const int64_t there = count_rows(ops, q, offset, index, from, n, &t);
+    fvi_tally tally[TALLIES];
+    memset(tally, 0, (size_t)fvi_ceil_div(n, FVI_TALLY_WORDS) * sizeof *tally);
+    const int64_t there = count_rows(ops, q, offset, index, from, n, tally);
     int64_t saved = 0;
-    for (int i = 0; i < n; i++) {
-        const uint64_t key = index->key[from + i];
+    for (int64_t b = 0; b < n; b++) {
+        const fvi_tally *t = &tally[b / FVI_TALLY_WORDS];
+        const int i = (int)(b % FVI_TALLY_WORDS);
+        const uint64_t key = index->key[from + b];
         const int64_t before = shared_cost(key, rows);
-        uint64_t few = fvi_index_apart(index, from + i) ? key & few_rows(&t, i, most) : 0;
-        int64_t after = few == 0 ? before : shared_cost(key & ~few, rows) + FVI_LIST_KEY * visits_of(&t, i, few);
-        listed[from + i] = after < before ? few : 0;
+        uint64_t few = fvi_index_apart(index, from + b) ? key & few_rows(t, i, most) : 0;
+        int64_t after = few == 0 ? before : shared_cost(key & ~few, rows) + FVI_LIST_KEY * visits_of(t, i, few);
+        listed[from + b] = after < before ? few : 0;
         saved += fvi_max(before - after, 0);
-        if ((key & ~listed[from + i] & (few_rows(&t, i, there - 1) | t.over[i])) == 0) {
-            alike[(from + i) / 64] |= UINT64_C(1) << (from + i) % 64;
+        if ((key & ~listed[from + b] & (few_rows(t, i, there - 1) | t->over[i])) == 0) {
+            alike[(from + b) / 64] |= UINT64_C(1) << (from + b) % 64;
         }
     }
     return saved;
@@ -115,7 +128,8 @@ bool fvi_split(const fv_plan *plan, const fvi_item *item, const fvi_scratch *scr
     int64_t saved = 0;
     memset(alike, 0, (size_t)words * sizeof *alike);
     for (int64_t b = 0, n; b < index->blocks; b += n) {
-        n = fvi_min(TOGETHER, index->blocks - b);
+        const int64_t left = index->blocks - b;
+        n = left < FVI_TALLY_WORDS ? left : fvi_min(TOGETHER, left / FVI_TALLY_WORDS * FVI_TALLY_WORDS);
         if (any_apart(index, b, n)) {
             saved += split_blocks(&plan->words, &q, item->offset, index, b, n, listed, alike);
         } else {
