@@ -9,6 +9,10 @@
  * so; of later ones few. A row's scores decide it, leaf by leaf, so the bits are those of the stages apart. */
 #include "kernel/tile_amx_inline.h"
 
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed" /* sanitized builds leave in loops whose ends inlining would make constants */
+#endif
+
 enum { BLOCK = 2 * TILE, SCORES = BLOCK * FVI_LEAF };
 
 /* ---- soften -------------------------------------------------------------------------------------------------------- */
