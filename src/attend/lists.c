@@ -12,14 +12,6 @@
 
 enum { SIDE_BY_SIDE = 16 }; /* rows, at most the rows of a score tile */
 
-typedef struct lists {
-    const fv_plan *plan;
-    const fv_run *run;
-    const fvi_source *source;
-    const fvi_item *item;
-    const fvi_scratch *scratch;
-} lists;
-
 /* ---- listing ---- */
 
 /* Keys of block b that masks by position leave to a row. */
@@ -35,26 +27,26 @@ static uint64_t rule_word(const fvi_rule *rule, int64_t position, int64_t n_kv, 
 }
 
 /* Of blocks of which masks by position hide a part from some row, or of which a row's words have to be asked for. */
-static void row_words(const lists *l, const fvi_index *index, int64_t position, int64_t from, int64_t to, bool whole,
+static void row_words(const fvi_lists *l, int64_t position, int64_t from, int64_t to, bool whole,
                       uint64_t word[FVI_LIST_BLOCKS]) {
     for (int64_t b = from; b < to; b++) {
         const uint64_t listed = l->scratch->listed[b];
-        word[b - from] = listed == 0 ? 0 : listed & fvi_index_word(index, position, b);
+        word[b - from] = listed == 0 ? 0 : listed & fvi_index_word(l->index, position, b);
         if (word[b - from] != 0 && !whole) {
             word[b - from] &= rule_word(&l->plan->rule, position, l->item->n_kv, b);
-            word[b - from] &= rule_word(&index->rule, position, l->item->n_kv, b);
+            word[b - from] &= rule_word(&l->index->rule, position, l->item->n_kv, b);
         }
     }
 }
 
-static void list_row(const lists *l, const fvi_index *index, int64_t r, int64_t from, int64_t to, bool whole) {
+static void list_row(const fvi_lists *l, int64_t r, int64_t from, int64_t to, bool whole) {
     const int64_t position = l->item->offset + fvi_item_query(l->item, 1, r);
     const uint64_t *row;
     uint64_t word[FVI_LIST_BLOCKS];
-    if (whole && index->row != NULL) {
-        row = index->row(index->seen_arg, position) + from;
+    if (whole && l->index->row != NULL) {
+        row = l->index->row(l->index->seen_arg, position) + from;
     } else {
-        row_words(l, index, position, from, to, whole, word);
+        row_words(l, position, from, to, whole, word);
         row = word;
     }
     fvi_list *list = &l->scratch->list[r];
@@ -72,7 +64,7 @@ typedef struct list_leaf {
     uint64_t seen;
 } list_leaf;
 
-static void multiply_keys(const lists *l, const list_leaf *leaf, float *s) {
+static void multiply_keys(const fvi_lists *l, const list_leaf *leaf, float *s) {
     const fvi_scratch *scratch = l->scratch;
     const int d = (int)l->plan->problem.d_k;
     const void *q = fvi_products_list_query(l->plan, scratch, leaf->row), *at[FVI_LEAF];
@@ -84,7 +76,7 @@ static void multiply_keys(const lists *l, const list_leaf *leaf, float *s) {
     }
 }
 
-static void multiply_values(const lists *l, const list_leaf *leaf, float *p, float alpha, float *out) {
+static void multiply_values(const fvi_lists *l, const list_leaf *leaf, float *p, float alpha, float *out) {
     const fvi_scratch *scratch = l->scratch;
     const int d = (int)l->plan->problem.d_v, d_pad = (int)l->plan->d_pad;
     const void *at[FVI_LEAF];
@@ -96,7 +88,7 @@ static void multiply_values(const lists *l, const list_leaf *leaf, float *p, flo
     }
 }
 
-static void score(const lists *l, list_leaf *leaf, float *s) {
+static void score(const fvi_lists *l, list_leaf *leaf, float *s) {
     const fv_problem *p = &l->plan->problem;
     const uint64_t all = leaf->n == FVI_LEAF ? UINT64_MAX : (UINT64_C(1) << leaf->n) - 1;
     leaf->seen = all;
@@ -129,7 +121,7 @@ static void drop_hidden(list_leaf *leaf, float *p, int32_t key[FVI_LEAF]) {
     leaf->n = n;
 }
 
-static void take_values(const lists *l, list_leaf *leaf, float *p, float alpha) {
+static void take_values(const fvi_lists *l, list_leaf *leaf, float *p, float alpha) {
     int32_t key[FVI_LEAF];
     if (fvi_count_bits(leaf->seen) < leaf->n) {
         drop_hidden(leaf, p, key);
@@ -141,7 +133,7 @@ static void take_values(const lists *l, list_leaf *leaf, float *p, float alpha) 
 }
 
 /* Two whole leaves, of which nothing is hidden, at once; false, and nothing done, where that can't be. */
-static bool take_two(const lists *l, const list_leaf leaf[2], float *p, const float alpha[2]) {
+static bool take_two(const fvi_lists *l, const list_leaf leaf[2], float *p, const float alpha[2]) {
     const fvi_scratch *scratch = l->scratch;
     const void *at[2][FVI_LEAF];
     fvi_apart_leaf row[2];
@@ -158,7 +150,7 @@ static bool take_two(const lists *l, const list_leaf leaf[2], float *p, const fl
 }
 
 /* The row's piece goes into its total. */
-static void end_piece(const lists *l, int64_t r) {
+static void end_piece(const fvi_lists *l, int64_t r) {
     const fvi_scratch *scratch = l->scratch;
     fvi_fold piece = fvi_fold_from(l->plan, &scratch->piece, r), total = fvi_fold_from(l->plan, &scratch->total, r);
     fvi_fold_merge(l->plan, &total, &piece, 1);
@@ -166,7 +158,7 @@ static void end_piece(const lists *l, int64_t r) {
 }
 
 /* Leaves of n rows, a leaf each. */
-static void fold_leaves(const lists *l, list_leaf *leaf, int n) {
+static void fold_leaves(const fvi_lists *l, list_leaf *leaf, int n) {
     const fvi_scratch *scratch = l->scratch;
     float m[SIDE_BY_SIDE], sum[SIDE_BY_SIDE], alpha[SIDE_BY_SIDE];
     for (int i = 0; i < n; i++) {
@@ -193,7 +185,7 @@ static void fold_leaves(const lists *l, list_leaf *leaf, int n) {
 }
 
 /* Folds a leaf of each row that has at least `least` keys from its `taken`-th on; false if there was none. */
-static bool fold_round(const lists *l, int32_t taken, int32_t least) {
+static bool fold_round(const fvi_lists *l, int32_t taken, int32_t least) {
     list_leaf leaf[SIDE_BY_SIDE];
     const int most = (int)fvi_min(SIDE_BY_SIDE, l->plan->sub_rows);
     int n = 0;
@@ -217,7 +209,7 @@ static bool fold_round(const lists *l, int32_t taken, int32_t least) {
 }
 
 /* What is left of each list goes to its front. */
-static void keep_rest(const lists *l) {
+static void keep_rest(const fvi_lists *l) {
     for (int64_t r = 0; r < l->item->n_rows; r++) {
         int32_t *key = l->scratch->list_key + r * FVI_LIST_ROOM, n = l->scratch->list[r].n, taken = n / FVI_LEAF * FVI_LEAF;
         if (taken > 0) {
@@ -228,7 +220,7 @@ static void keep_rest(const lists *l) {
 }
 
 /* Lists the keys of up to FVI_LIST_BLOCKS blocks, and folds all leaves that are full. */
-static void take_blocks(const lists *l, const fvi_index *index, int64_t from, int64_t to) {
+static void take_blocks(const fvi_lists *l, int64_t from, int64_t to) {
     const fvi_item *item = l->item;
     const int64_t first = from * FVI_BLOCK, end = to * FVI_BLOCK;
     uint64_t any = 0;
@@ -239,31 +231,37 @@ static void take_blocks(const lists *l, const fvi_index *index, int64_t from, in
         return;
     }
     bool whole = end <= item->n_kv && fvi_rule_sees_all(&l->plan->rule, item->first, item->last, first, end) &&
-                 fvi_rule_sees_all(&index->rule, item->first, item->last, first, end);
+                 fvi_rule_sees_all(&l->index->rule, item->first, item->last, first, end);
     for (int64_t r = 0; r < item->n_rows; r++) {
-        list_row(l, index, r, from, to, whole);
+        list_row(l, r, from, to, whole);
     }
     for (int32_t taken = 0; fold_round(l, taken, FVI_LEAF); taken += FVI_LEAF) {
     }
     keep_rest(l);
 }
 
-void fvi_lists_run(const fv_plan *plan, const fv_run *run, const fvi_source *source, const fvi_item *item, const fvi_index *index,
-                   const fvi_scratch *scratch) {
-    const lists l = {plan, run, source, item, scratch};
-    fvi_fold piece = scratch->piece;
-    memset(scratch->list, 0, (size_t)item->n_rows * sizeof *scratch->list);
-    fvi_fold_clear(plan, &piece, item->n_rows);
-    /* Blocks that stand before all rows are cut from the others: in those masks are asked about row by row. */
-    const int64_t before = fvi_min(item->first / FVI_BLOCK, index->blocks);
-    for (int64_t b = 0, end; b < index->blocks; b = end) {
-        end = fvi_min(b + FVI_LIST_BLOCKS, b < before ? before : index->blocks);
-        take_blocks(&l, index, b, end);
+void fvi_lists_begin(const fvi_lists *l) {
+    fvi_fold piece = l->scratch->piece;
+    memset(l->scratch->list, 0, (size_t)l->item->n_rows * sizeof *l->scratch->list);
+    fvi_fold_clear(l->plan, &piece, l->item->n_rows);
+}
+
+void fvi_lists_take(const fvi_lists *l, int64_t from, int64_t to) {
+    /* blocks that stand before all rows by themselves: in others masks are asked about row by row */
+    const int64_t before = fvi_max(from, fvi_min(l->item->first / FVI_BLOCK, to));
+    if (from < before) {
+        take_blocks(l, from, before);
     }
-    fold_round(&l, 0, 1);
-    for (int64_t r = 0; r < item->n_rows; r++) {
-        if (scratch->list[r].leaves % (FVI_PIECE / FVI_LEAF) != 0) {
-            end_piece(&l, r);
+    if (before < to) {
+        take_blocks(l, before, to);
+    }
+}
+
+void fvi_lists_end(const fvi_lists *l) {
+    fold_round(l, 0, 1);
+    for (int64_t r = 0; r < l->item->n_rows; r++) {
+        if (l->scratch->list[r].leaves % (FVI_PIECE / FVI_LEAF) != 0) {
+            end_piece(l, r);
         }
     }
 }

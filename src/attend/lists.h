@@ -5,8 +5,20 @@
 
 #include "attend/tile.h"
 
-/* Folds what scratch->listed has for each row of the item, of the index that it was taken from, into scratch->total. */
-void fvi_lists_run(const fv_plan *plan, const fv_run *run, const fvi_source *source, const fvi_item *item, const fvi_index *index,
-                   const fvi_scratch *scratch);
+/* A tile's: what scratch->listed has for each row of the item, of the index that it was taken from. */
+typedef struct fvi_lists {
+    const fv_plan *plan;
+    const fv_run *run;
+    const fvi_source *source;
+    const fvi_item *item;
+    const fvi_index *index;
+    const fvi_scratch *scratch;
+} fvi_lists;
+
+void fvi_lists_begin(const fvi_lists *l);
+/* The keys of blocks from .. to - 1, FVI_LIST_BLOCKS at most; blocks come in ascending order. */
+void fvi_lists_take(const fvi_lists *l, int64_t from, int64_t to);
+/* Folds what waits; all of it is in scratch->total then. */
+void fvi_lists_end(const fvi_lists *l);
 
 #endif

@@ -121,10 +121,10 @@ static void lay_out_index(fv_plan *plan, layout_cursor *c) {
     at->apart = take(c, FVI_STRANDS * fvi_ceil_div(blocks, 64), sizeof(uint64_t));
     at->column = take(c, plan->indexed ? FVI_STRANDS * FVI_LEAF : 0, sizeof(int32_t));
     at->room = take(c, plan->indexed, fvi_source_room(p->d_k, p->d_v));
-    at->listed = take(c, blocks, sizeof(uint64_t));
+    at->listed = take(c, FVI_STRANDS * blocks, sizeof(uint64_t));
     at->alike = take(c, fvi_ceil_div(blocks, 64), sizeof(uint64_t));
-    at->list = take(c, plan->indexed ? plan->tile : 0, sizeof(fvi_list));
-    at->list_key = take(c, plan->indexed ? plan->tile * FVI_LIST_ROOM : 0, sizeof(int32_t));
+    at->list = take(c, plan->indexed ? FVI_STRANDS * plan->tile : 0, sizeof(fvi_list));
+    at->list_key = take(c, plan->indexed ? FVI_STRANDS * plan->tile * FVI_LIST_ROOM : 0, sizeof(int32_t));
     at->list_q = take(c, plan->indexed ? plan->rows * fvi_tile_half_width(p->d_k) : 0, sizeof(float));
     at->scratch = take(c, selector->scratch_bytes != NULL,
                        selector->scratch_bytes == NULL ? 0 : selector->scratch_bytes(plan->choice.value, &extent));

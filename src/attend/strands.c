@@ -34,8 +34,8 @@ static bool as_block(const fvi_index *index, int64_t b) {
 }
 
 /* Rows first .. first + n - 1 of the item. */
-static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_source *source, const fvi_item *item,
-                        const fvi_scratch *scratch, int number, int64_t first, int64_t n, strand *s) {
+static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
+                        int number, int64_t first, int64_t n, strand *s) {
     const int64_t words = fvi_ceil_div(plan->problem.n_kv, FVI_BLOCK), row = first * plan->share;
     *s = (strand){.item = *item, .scratch = *scratch, .empty = true};
     s->item.row0 += first;
@@ -51,25 +51,48 @@ static void open_strand(const fv_plan *plan, const fv_run *run, void *workspace,
     s->scratch.total = fvi_fold_from(plan, &scratch->total, row);
     s->own.key = scratch->column + number * FVI_LEAF;
     s->scratch.list_q = fvi_products_list_query(plan, scratch, row);
+    s->scratch.listed += number * words;
+    s->scratch.list += number * plan->tile;
+    s->scratch.list_key += number * plan->tile * FVI_LIST_ROOM;
     fvi_walk_select(plan, run, workspace, &s->item, &s->scratch, &s->index);
-    if (fvi_split(plan, &s->item, &s->scratch, &s->index)) {
-        fvi_lists_run(plan, run, source, &s->item, &s->index, &s->scratch);
-        s->empty = false;
-    }
+    s->empty = !fvi_split(plan, &s->item, &s->scratch, &s->index);
 }
 
 /* Cuts the item at multiples of the tile; returns how many strands there are. */
-static int open_strands(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_source *source, const fvi_item *item,
-                        const fvi_scratch *scratch, strand *s) {
+static int open_strands(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch,
+                        strand *s) {
     const int64_t start = (item->order == NULL ? item->offset : 0) + item->row0, tile = plan->tile;
     int strands = 0;
     for (int64_t first = 0, n; first < item->n_rows; first += n) {
         int64_t into = (start + first) % tile;
         n = fvi_min(tile - (into < 0 ? into + tile : into), item->n_rows - first);
-        open_strand(plan, run, workspace, source, item, scratch, strands, first, n, &s[strands]);
+        open_strand(plan, run, workspace, item, scratch, strands, first, n, &s[strands]);
         strands++;
     }
     return strands;
+}
+
+/* ---- lists ---- */
+
+/* Of all tiles together: what one brings into the second cache the others find there. */
+static void fold_lists(const fv_plan *plan, const fv_run *run, const fvi_source *source, strand *s, int strands) {
+    fvi_lists lists[FVI_STRANDS];
+    int n = 0;
+    for (int t = 0; t < strands; t++) {
+        if (!s[t].empty) {
+            lists[n] = (fvi_lists){plan, run, source, &s[t].item, &s[t].index, &s[t].scratch};
+            fvi_lists_begin(&lists[n++]);
+        }
+    }
+    const int64_t blocks = s[0].index.blocks;
+    for (int64_t b = 0; b < blocks; b += FVI_LIST_BLOCKS) {
+        for (int t = 0; t < n; t++) {
+            fvi_lists_take(&lists[t], b, fvi_min(b + FVI_LIST_BLOCKS, blocks));
+        }
+    }
+    for (int t = 0; t < n; t++) {
+        fvi_lists_end(&lists[t]);
+    }
 }
 
 /* ---- pieces ---- */
@@ -260,10 +283,11 @@ static void fold_entries(const fv_plan *plan, const fv_run *run, strand *s, int 
 void fvi_strands_run(const fv_plan *plan, const fv_run *run, void *workspace, const fvi_item *item, const fvi_scratch *scratch) {
     strand s[FVI_STRANDS];
     const fvi_source source = fvi_walk_source(plan, run, item);
-    const int strands = open_strands(plan, run, workspace, &source, item, scratch, s);
+    const int strands = open_strands(plan, run, workspace, item, scratch, s);
     if (strands == 0) {
         return;
     }
+    fold_lists(plan, run, &source, s, strands);
     fold_blocks(plan, run, &source, s, strands);
     fold_all_columns(plan, run, &source, s, strands);
     fold_entries(plan, run, s, strands);
