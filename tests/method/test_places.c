@@ -84,15 +84,16 @@ static int choose(const double *q, const double *c, int64_t i, int64_t *taken) {
     int64_t own = i / CHUNK;
     int n = 0;
     for (int64_t b = 0; b <= own; b++) {
+        const bool ranked = b > 0 && b < own - 1; /* others are taken anyway, and the row's own has no summary yet */
         int above = 0;
-        for (int64_t o = 1; o < own - 1; o++) {
+        for (int64_t o = 1; ranked && o < own - 1; o++) {
             double s = dot(q, c + o * D), mine = dot(q, c + b * D);
-            if (o != b && b > 0 && b < own - 1 && fabs(s - mine) < 1e-4 * fmax(1, fabs(mine))) {
+            if (o != b && fabs(s - mine) < 1e-4 * fmax(1, fabs(mine))) {
                 return 0;
             }
             above += s > mine;
         }
-        if (i < LENGTH || b == 0 || b + 1 >= own || above < LENGTH / CHUNK - 3) {
+        if (i < LENGTH || !ranked || above < LENGTH / CHUNK - 3) {
             taken[n++] = b;
         }
     }
