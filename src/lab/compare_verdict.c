@@ -167,9 +167,9 @@ static void say_masked(sentence *s, const field *f) {
         only = t.masked ? t : only;
     }
     if (masked == 1) {
-        say(s, " %s only masks for now: the keys it hides stay in memory, so its KV bytes equal dense's.", only.recipe);
+        say(s, " %s only masks: the keys it hides stay in memory, so its KV bytes equal dense's.", only.recipe);
     } else if (masked > 1) {
-        say(s, " %s recipes only mask for now: the keys they hide stay in memory, so their KV bytes equal dense's.",
+        say(s, " %s recipes only mask: the keys they hide stay in memory, so their KV bytes equal dense's.",
             masked == f->recipes ? "These" : "Some");
     }
 }
