@@ -68,7 +68,8 @@ static void multiply_keys(const fvi_lists *l, const list_leaf *leaf, float *s) {
     const fvi_scratch *scratch = l->scratch;
     const int d = (int)l->plan->problem.d_k;
     const void *q = fvi_products_list_query(l->plan, scratch, leaf->row), *at[FVI_LEAF];
-    if (scratch->list_qk != NULL && fvi_source_point(&l->plan->words, l->source, false, leaf->key, leaf->n, at)) {
+    if (l->k_apart) {
+        fvi_source_point(&l->plan->words, &l->k, leaf->key, leaf->n, at);
         scratch->list_qk(q, d, at, leaf->n, l->plan->scale, s);
     } else {
         fvi_rows rows = fvi_source_rows(l->source, false, leaf->key, leaf->n, scratch->room);
@@ -80,7 +81,8 @@ static void multiply_values(const fvi_lists *l, const list_leaf *leaf, float *p,
     const fvi_scratch *scratch = l->scratch;
     const int d = (int)l->plan->problem.d_v, d_pad = (int)l->plan->d_pad;
     const void *at[FVI_LEAF];
-    if (scratch->list_pv != NULL && fvi_source_point(&l->plan->words, l->source, true, leaf->key, leaf->n, at)) {
+    if (l->v_apart) {
+        fvi_source_point(&l->plan->words, &l->v, leaf->key, leaf->n, at);
         scratch->list_pv(p, alpha, at, leaf->n, d, d_pad, out);
     } else {
         fvi_rows rows = fvi_source_rows(l->source, true, leaf->key, leaf->n, scratch->room);
@@ -137,11 +139,14 @@ static bool take_two(const fvi_lists *l, const list_leaf leaf[2], float *p, cons
     const fvi_scratch *scratch = l->scratch;
     const void *at[2][FVI_LEAF];
     fvi_apart_leaf row[2];
+    if (scratch->list_two == NULL || !l->v_apart) {
+        return false;
+    }
     for (int i = 0; i < 2; i++) {
-        if (scratch->list_two == NULL || leaf[i].n < FVI_LEAF || leaf[i].seen != UINT64_MAX ||
-            !fvi_source_point(&l->plan->words, l->source, true, leaf[i].key, FVI_LEAF, at[i])) {
+        if (leaf[i].n < FVI_LEAF || leaf[i].seen != UINT64_MAX) {
             return false;
         }
+        fvi_source_point(&l->plan->words, &l->v, leaf[i].key, FVI_LEAF, at[i]);
         row[i] = (fvi_apart_leaf){p + i * FVI_LEAF, alpha[i], at[i], scratch->piece.out + leaf[i].row * l->plan->d_pad};
     }
     scratch->list_two(row, (int)l->plan->problem.d_v, (int)l->plan->d_pad);
@@ -240,8 +245,10 @@ static void take_blocks(const fvi_lists *l, int64_t from, int64_t to) {
     keep_rest(l);
 }
 
-void fvi_lists_begin(const fvi_lists *l) {
+void fvi_lists_begin(fvi_lists *l) {
     fvi_fold piece = l->scratch->piece;
+    l->k_apart = fvi_source_place(l->source, false, &l->k) && l->scratch->list_qk != NULL;
+    l->v_apart = fvi_source_place(l->source, true, &l->v) && l->scratch->list_pv != NULL;
     memset(l->scratch->list, 0, (size_t)l->item->n_rows * sizeof *l->scratch->list);
     fvi_fold_clear(l->plan, &piece, l->item->n_rows);
 }

@@ -13,9 +13,11 @@ typedef struct fvi_lists {
     const fvi_item *item;
     const fvi_index *index;
     const fvi_scratch *scratch;
+    fvi_row_place k, v;    /* set by fvi_lists_begin */
+    bool k_apart, v_apart; /* there are kernels that read them there */
 } fvi_lists;
 
-void fvi_lists_begin(const fvi_lists *l);
+void fvi_lists_begin(fvi_lists *l);
 /* The keys of blocks from .. to - 1, FVI_LIST_BLOCKS at most; blocks come in ascending order. */
 void fvi_lists_take(const fvi_lists *l, int64_t from, int64_t to);
 /* Folds what waits; all of it is in scratch->total then. */

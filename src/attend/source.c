@@ -209,21 +209,28 @@ void fvi_source_entries(const float *k, const float *v, const int32_t *position,
     }
 }
 
-bool fvi_source_point(const fvi_word_ops *ops, const fvi_source *s, bool values, const int32_t *key, int n, const void **at) {
+bool fvi_source_place(const fvi_source *s, bool values, fvi_row_place *out) {
     if (s->cache == NULL) {
         const fv_tensor *t = values ? s->v : s->k;
-        const uint8_t *rows = fvi_tensor_at(t, s->sequence, s->head, s->start);
-        const int64_t row_bytes = t->stride[2] * (int64_t)fv_dtype_bytes(t->dtype, 1);
-        ops->addresses(key, n, rows, row_bytes, at);
+        *out = (fvi_row_place){.rows = fvi_tensor_at(t, s->sequence, s->head, s->start),
+                           .row_bytes = t->stride[2] * (int64_t)fv_dtype_bytes(t->dtype, 1)};
         return side_by_side(t);
     }
-    const size_t row_bytes = values ? s->cache->v_row_bytes : s->cache->k_row_bytes;
-    fvi_page *const *pages = fvi_cache_head_at(s->cache, s->layer, s->head)->page;
-    for (int j = 0; j < n; j++) {
-        const fvi_page *page = pages[key[j] / FVI_PAGE];
-        at[j] = (values ? page->v : page->k) + (size_t)(key[j] % FVI_PAGE) * row_bytes;
-    }
+    *out = (fvi_row_place){.page = fvi_cache_head_at(s->cache, s->layer, s->head)->page,
+                       .values = values,
+                       .row_bytes = (int64_t)(values ? s->cache->v_row_bytes : s->cache->k_row_bytes)};
     return !fvi_quantised(values ? s->cache->desc.v_dtype : s->cache->desc.k_dtype);
+}
+
+void fvi_source_point(const fvi_word_ops *ops, const fvi_row_place *place, const int32_t *key, int n, const void **at) {
+    if (place->rows != NULL) {
+        ops->addresses(key, n, place->rows, place->row_bytes, at);
+        return;
+    }
+    for (int j = 0; j < n; j++) {
+        const fvi_page *page = place->page[key[j] / FVI_PAGE];
+        at[j] = (place->values ? page->v : page->k) + key[j] % FVI_PAGE * place->row_bytes;
+    }
 }
 
 fvi_rows fvi_source_rows(const fvi_source *s, bool values, const int32_t *key, int n, void *room) {

@@ -31,6 +31,14 @@ typedef struct fvi_source {
     int64_t head, n_kv;
 } fvi_source;
 
+/* Where a head's rows of K, or of V, lie: one after the other, or in pages. */
+typedef struct fvi_row_place {
+    const uint8_t *rows; /* NULL: in pages */
+    fvi_page *const *page;
+    bool values;
+    int64_t row_bytes;
+} fvi_row_place;
+
 /* Whether leaves are read where they are: no rows are gathered, so that several may be open at once. */
 bool fvi_source_in_place(const fvi_source *source);
 
@@ -44,8 +52,10 @@ void fvi_source_columns(const fvi_source *source, const int32_t *key, int n, int
  * (half), rounded to such in `room`, of the same size. */
 void fvi_source_entries(const float *k, const float *v, const int32_t *position, int n, bool half, int64_t d_k, int64_t d_v,
                         void *room, fvi_leaf *out);
-/* The rows of n <= 64 keys, of K or of V (values): where each lies; false where rows do not lie whole, or need scales. */
-bool fvi_source_point(const fvi_word_ops *ops, const fvi_source *source, bool values, const int32_t *key, int n, const void **at);
+/* The rows of K, or of V (values), to be read where they lie; false where rows do not lie whole, or need scales. */
+bool fvi_source_place(const fvi_source *source, bool values, fvi_row_place *out);
+/* Where the rows of n <= 64 keys lie. */
+void fvi_source_point(const fvi_word_ops *ops, const fvi_row_place *place, const int32_t *key, int n, const void **at);
 /* The same rows put side by side in `room`, which has 64 d floats. */
 fvi_rows fvi_source_rows(const fvi_source *source, bool values, const int32_t *key, int n, void *room);
 /* Asks for the rows of n keys, which are to be read soon, from the second cache on. */

@@ -80,7 +80,8 @@ static void fold_lists(const fv_plan *plan, const fv_run *run, const fvi_source 
     int n = 0;
     for (int t = 0; t < strands; t++) {
         if (!s[t].empty) {
-            lists[n] = (fvi_lists){plan, run, source, &s[t].item, &s[t].index, &s[t].scratch};
+            lists[n] = (fvi_lists){
+                .plan = plan, .run = run, .source = source, .item = &s[t].item, .index = &s[t].index, .scratch = &s[t].scratch};
             fvi_lists_begin(&lists[n++]);
         }
     }

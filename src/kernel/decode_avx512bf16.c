@@ -5,7 +5,7 @@
  * after it. Queries and weights are rounded to bf16. */
 #include "kernel/decode_avx512_inline.h"
 
-enum { PAIRED = 2 * LANES }; /* elements of a register */
+enum { PAIRED = 2 * LANES, WIDEST = 4 }; /* elements of a register; registers of rows whose width the compiler knows */
 
 static int64_t q_bytes(int d) { return fvi_round_up(d, PAIRED) * 2; }
 
@@ -137,21 +137,30 @@ static void pv(float *p, int rows, const float *alpha, const fvi_rows *v, int d,
 
 /* ---- one row and rows that lie apart ------------------------------------------------------------------------------- */
 
-/* 16 keys, the last of them again past the n-th. */
-INLINE void score_apart(const char *q, int d, const void *const *key, int n, float scale, float *s) {
+/* 16 keys of `steps` registers, one key after the other: a key's address is looked up once, and its lines lie side by side. */
+INLINE void score_whole(const char *q, int steps, const void *const *key, float scale, float *s) {
+    __m512bh x[WIDEST];
+    __m512 acc[LANES];
+    UNROLL for (int t = 0; t < steps; t++) { x[t] = (__m512bh)_mm512_load_si512(q + 64 * t); }
+    UNROLL for (int i = 0; i < LANES; i++) {
+        const char *row = key[i];
+        acc[i] = _mm512_setzero_ps();
+        UNROLL for (int t = 0; t < steps; t++) {
+            acc[i] = _mm512_dpbf16_ps(acc[i], x[t], (__m512bh)_mm512_loadu_si512(row + 64 * t));
+        }
+    }
+    _mm512_store_ps(s, _mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)));
+}
+
+/* Up to 16 keys of any width, the last of them again past the n-th. */
+INLINE void score_some(const char *q, int d, const void *const *key, int n, float scale, float *s) {
     __m512 acc[LANES];
     UNROLL for (int i = 0; i < LANES; i++) { acc[i] = _mm512_setzero_ps(); }
     for (int c = 0; c < d; c += PAIRED) {
         __m512bh x = (__m512bh)_mm512_load_si512(q + 2 * c);
         __mmask32 mask = first_pairs(d - c);
-        if (n >= LANES && mask == UINT32_MAX) {
-            UNROLL for (int i = 0; i < LANES; i++) {
-                acc[i] = _mm512_dpbf16_ps(acc[i], x, (__m512bh)_mm512_loadu_si512((const char *)key[i] + 2 * c));
-            }
-        } else {
-            UNROLL for (int i = 0; i < LANES; i++) {
-                acc[i] = _mm512_dpbf16_ps(acc[i], x, (__m512bh)load_pairs(key[i < n ? i : n - 1], c, mask));
-            }
+        UNROLL for (int i = 0; i < LANES; i++) {
+            acc[i] = _mm512_dpbf16_ps(acc[i], x, (__m512bh)load_pairs(key[i < n ? i : n - 1], c, mask));
         }
     }
     _mm512_store_ps(s, _mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)));
@@ -159,7 +168,23 @@ INLINE void score_apart(const char *q, int d, const void *const *key, int n, flo
 
 static void qk_apart(const void *qt, int d, const void *const *key, int n, float scale, float *s) {
     for (int j = 0; j < n; j += LANES) {
-        score_apart(qt, d, key + j, n - j, scale, s + j);
+        switch (n - j >= LANES && d % PAIRED == 0 ? d / PAIRED : 0) {
+        case 1:
+            score_whole(qt, 1, key + j, scale, s + j);
+            break;
+        case 2:
+            score_whole(qt, 2, key + j, scale, s + j);
+            break;
+        case 3:
+            score_whole(qt, 3, key + j, scale, s + j);
+            break;
+        case WIDEST:
+            score_whole(qt, WIDEST, key + j, scale, s + j);
+            break;
+        default:
+            score_some(qt, d, key + j, n - j, scale, s + j);
+            break;
+        }
     }
     clear_scores(n, 1, s);
 }
