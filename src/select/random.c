@@ -10,13 +10,18 @@
 enum { DENSITY, COLUMNS, SEED, SHARED, PLACES = 4096 };
 enum { BY_BLOCKS, BY_COLUMNS, BY_ROWS };
 
-/* Uniform in [0, 1): splitmix64 of the four numbers. */
-static double draw(uint64_t seed, uint64_t head, uint64_t tile, uint64_t what) {
+/* splitmix64 of the four numbers. */
+static uint64_t hash(uint64_t seed, uint64_t head, uint64_t tile, uint64_t what) {
     uint64_t x =
         seed * 0x9e3779b97f4a7c15u ^ head * 0xbf58476d1ce4e5b9u ^ tile * 0x94d049bb133111ebu ^ what * 0xd6e8feb86659fd93u;
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
     x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return (double)((x ^ x >> 31) >> 11) * 0x1p-53;
+    return x ^ x >> 31;
+}
+
+/* Uniform in [0, 1). */
+static double draw(uint64_t seed, uint64_t head, uint64_t tile, uint64_t what) {
+    return (double)(hash(seed, head, tile, what) >> 11) * 0x1p-53;
 }
 
 static uint64_t draw_word(const fvi_select *s, uint64_t tile, int64_t b, double density) {
@@ -26,6 +31,18 @@ static uint64_t draw_word(const fvi_select *s, uint64_t tile, int64_t b, double 
         word |= (uint64_t)(x < density) << j;
     }
     return word;
+}
+
+/* A word of the string: each bit is set with the density, rounded to 16 binary digits, of which each takes a word of random bits.
+ */
+static uint64_t string_word(const fvi_select *s, int64_t b, double density) {
+    const int64_t digits = (int64_t)(density * 0x1p16 + 0.5);
+    uint64_t word = 0;
+    for (int k = 0; k < 16 && digits < 0x10000; k++) {
+        uint64_t bits = hash((uint64_t)s->value[SEED], (uint64_t)s->sight->head, UINT64_MAX - 1, (uint64_t)(b * 16 + k));
+        word = digits >> k & 1 ? word | bits : word & bits;
+    }
+    return digits < 0x10000 ? word : UINT64_MAX;
 }
 
 /* Words of columns, and behind them the string of words that rows take theirs from. */
@@ -41,10 +58,10 @@ static void prepare(const fvi_select *s) {
     const bool rows = s->value[COLUMNS] == BY_ROWS;
     const double shared = rows ? s->value[SHARED] : 1;
     for (int64_t b = 0; s->value[COLUMNS] != BY_BLOCKS && b < blocks; b++) {
-        column[b] = draw_word(s, UINT64_MAX, b, s->value[DENSITY] * shared);
+        column[b] = shared > 0 ? draw_word(s, UINT64_MAX, b, s->value[DENSITY] * shared) : 0;
     }
     for (int64_t b = 0; rows && b < blocks + PLACES; b++) {
-        column[blocks + b] = draw_word(s, UINT64_MAX - 1, b, s->value[DENSITY] * (1 - shared));
+        column[blocks + b] = string_word(s, b, s->value[DENSITY] * (1 - shared));
     }
 }
 
