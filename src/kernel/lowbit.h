@@ -57,6 +57,13 @@ typedef struct fvi_lowbit_units {
     float most, magnitude; /* the largest of these, and the largest of their magnitudes */
 } fvi_lowbit_units;
 
+/* What the keys before these were like; zeros before the first. It changes what is fast, and no answer. */
+typedef struct fvi_lowbit_hint {
+    int lead;          /* the eight rows that had a pair: they are asked first */
+    int asked, passed; /* eights, of late, and those of them that went on to the last numbers */
+    int whole;         /* halves that were asked for all numbers at once, since that became the faster way */
+} fvi_lowbit_hint;
+
 typedef struct fvi_lowbit_ops {
     /* Integers of x (d) to out (width), zeros past d; returns the scale, 0 for zeros. */
     float (*digits)(const float *x, int64_t d, int8_t *out);
@@ -64,10 +71,9 @@ typedef struct fvi_lowbit_ops {
      *   dot(row, key) * scale[key] + added[key] * per_scale[row] - limit[row] > 0,
      * that is, if the estimate dot * row's scale * scale[key] + added[key] is above the row's threshold. NaN is not. `halves`:
      * those that are asked for. kt (as fvi_lowbit_bytes has it), scale (64) and added (64) are 64-byte aligned; a key of scale 0
-     * has added 0. Costs as many rows as it takes to find one, by eights; *lead, from 0 on, says which eight to ask first, and
-     * becomes the one that had a pair: the next keys may have one there too. */
+     * has added 0. Costs as many rows as it takes to find one, by eights. */
     unsigned (*above)(const fvi_lowbit_rows *rows, const uint8_t *kt, const float *scale, const float *added, unsigned halves,
-                      int *lead);
+                      fvi_lowbit_hint *hint);
 } fvi_lowbit_ops;
 
 /* Packs x (d) as row r of q, all but its factors in the edge; *zero and *late as in rows; returns the scale. */

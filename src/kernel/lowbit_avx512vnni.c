@@ -1,8 +1,9 @@
 /* lowbit_avx512vnni.c - lowbit.h by vpdpbusd: eight rows against 32 keys stay in 16 registers.
  *
- * Products are all the time there is. With heads of a model, over the edge and the first five eighths of the numbers four of
- * five eights of rows have only negative sums; of those that go on to the end few are left, and only of their rows the pairs are
- * taken one by one. */
+ * Products are all the time there is. With heads of a model, over the edge and the first five eighths of the numbers three of
+ * four eights of rows have only negative sums; of those that go on to the end few are left, and only of their rows the pairs are
+ * taken one by one. Where more than two of five go on, it is faster not to stop on the way: every sixteenth half of the keys is
+ * asked with the stop all the same, to see whether that is still so. */
 #include "kernel/avx512_inline.h"
 #include "kernel/lowbit.h"
 
@@ -10,7 +11,15 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROWS = FVI_LOWBIT_ROWS, PARTS = 2, SUMS = PARTS * ROWS, STEP = 4 * FVI_LOWBIT_KEYS };
+enum {
+    ROWS = FVI_LOWBIT_ROWS,
+    PARTS = 2,
+    SUMS = PARTS * ROWS,
+    STEP = 4 * FVI_LOWBIT_KEYS,
+    PASSED = 1 << ROWS,
+    MEMORY = 64,
+    AGAIN = 16
+};
 
 /* Half of the keys. */
 typedef struct half {
@@ -50,8 +59,17 @@ INLINE _Bool all_negative(const __m512i sum[SUMS]) {
     return _mm512_movepi32_mask(negative) == 0xffff;
 }
 
-/* Which of rows at .. at + 7 may be above with one of the keys. A function of its own: what is live around the loops would push
- * sums out of registers. */
+INLINE unsigned not_negative(const __m512i sum[SUMS]) {
+    unsigned may = 0;
+    UNROLL
+    for (int r = 0; r < ROWS; r++) {
+        may |= (unsigned)(_mm512_movepi32_mask(_mm512_and_si512(sum[PARTS * r], sum[PARTS * r + 1])) != 0xffff) << r;
+    }
+    return may;
+}
+
+/* Which of rows at .. at + 7 may be above with one of the keys, and PASSED if that took the last numbers. A function of its own:
+ * what is live around the loops would push sums out of registers. */
 static __attribute__((noinline)) unsigned eight_rows(const fvi_lowbit_rows *rows, int at, const uint8_t *kt) {
     const int64_t width = rows->width, early = fvi_lowbit_early(width);
     const int8_t *q = rows->q + at * (width + 8), *end = q + ROWS * (early + 4);
@@ -76,12 +94,31 @@ static __attribute__((noinline)) unsigned eight_rows(const fvi_lowbit_rows *rows
     for (q += 4 * ROWS; q < end; q += 4 * ROWS, kt += STEP) {
         add_step(sum, kt, q);
     }
-    unsigned may = 0;
+    return PASSED | not_negative(sum);
+}
+
+/* The same by all numbers at once: the lengths in the edge are left out, and the bytes that take them back are stepped over. */
+static __attribute__((noinline)) unsigned eight_whole_rows(const fvi_lowbit_rows *rows, int at, const uint8_t *kt) {
+    const int64_t width = rows->width, early = fvi_lowbit_early(width);
+    const int8_t *q = rows->q + at * (width + 8), *end = q + ROWS * (early + 4);
+    const __m512i k0 = _mm512_load_si512(kt), k1 = _mm512_load_si512(kt + 64), factors = _mm512_set1_epi32(0xffff);
+    __m512i sum[SUMS];
     UNROLL
     for (int r = 0; r < ROWS; r++) {
-        may |= (unsigned)(_mm512_movepi32_mask(_mm512_and_si512(sum[PARTS * r], sum[PARTS * r + 1])) != 0xffff) << r;
+        const __m512i edge = _mm512_and_si512(broadcast(q + 4 * r), factors);
+        sum[PARTS * r] = _mm512_add_epi32(_mm512_set1_epi32(rows->start[at + r]), _mm512_set1_epi32(rows->late[at + r]));
+        sum[PARTS * r + 1] = sum[PARTS * r];
+        add_products(&sum[PARTS * r], k0, edge);
+        add_products(&sum[PARTS * r + 1], k1, edge);
     }
-    return may;
+    for (q += 4 * ROWS, kt += STEP; q < end; q += 4 * ROWS, kt += STEP) {
+        add_step(sum, kt, q);
+    }
+    end = q + ROWS * (width - early + 4);
+    for (q += 4 * ROWS; q < end; q += 4 * ROWS, kt += STEP) {
+        add_step(sum, kt, q);
+    }
+    return all_negative(sum) ? 0 : not_negative(sum);
 }
 
 /* Whether row r is above with one of the keys. The second operand of a maximum is the answer where either is NaN. */
@@ -104,26 +141,41 @@ static bool exactly(const fvi_lowbit_rows *rows, int r, const half *h) {
     return _mm512_cmp_ps_mask(most, _mm512_setzero_ps(), _CMP_GT_OQ) != 0;
 }
 
-static bool above_half(const fvi_lowbit_rows *rows, const half *h, int *lead) {
-    const int eights = (rows->n + ROWS - 1) / ROWS;
-    for (int i = 0, e = *lead < eights ? *lead : 0; i < eights; i++, e = e + 1 < eights ? e + 1 : 0) {
-        for (unsigned may = eight_rows(rows, ROWS * e, h->kt); may != 0; may &= may - 1) {
-            if (exactly(rows, ROWS * e + __builtin_ctz(may), h)) {
-                *lead = e;
-                return true;
-            }
+static bool any_exactly(const fvi_lowbit_rows *rows, int at, unsigned may, const half *h) {
+    for (; may != 0; may &= may - 1) {
+        if (exactly(rows, at + __builtin_ctz(may), h)) {
+            return true;
         }
     }
     return false;
 }
 
+static bool above_half(const fvi_lowbit_rows *rows, const half *h, fvi_lowbit_hint *hint) {
+    const int eights = (rows->n + ROWS - 1) / ROWS;
+    const bool whole = 5 * hint->passed > 2 * hint->asked && ++hint->whole % AGAIN != 0;
+    int passed = 0, asked = 0;
+    bool found = false;
+    for (int e = hint->lead < eights ? hint->lead : 0; asked < eights && !found; e = e + 1 < eights ? e + 1 : 0, asked++) {
+        const unsigned may = whole ? eight_whole_rows(rows, ROWS * e, h->kt) : eight_rows(rows, ROWS * e, h->kt);
+        passed += (may & PASSED) != 0;
+        found = any_exactly(rows, ROWS * e, may & (PASSED - 1), h);
+        hint->lead = found ? e : hint->lead;
+    }
+    if (!whole) {
+        const int kept = hint->asked > MEMORY ? 2 : 1;
+        hint->asked = hint->asked / kept + asked;
+        hint->passed = hint->passed / kept + passed;
+    }
+    return found;
+}
+
 static unsigned above(const fvi_lowbit_rows *rows, const uint8_t *kt, const float *scale, const float *added, unsigned halves,
-                      int *lead) {
+                      fvi_lowbit_hint *hint) {
     unsigned found = 0;
     for (int i = 0; i < 2; i++) {
         const int from = i * FVI_LOWBIT_PART;
         const half h = {.kt = kt + 4 * from, .scale = scale + from, .added = added + from};
-        found |= halves >> i & 1 && above_half(rows, &h, lead) ? 1u << i : 0;
+        found |= halves >> i & 1 && above_half(rows, &h, hint) ? 1u << i : 0;
     }
     return found;
 }

@@ -40,11 +40,11 @@ static void dots(const fvi_lowbit_rows *rows, int r, const uint8_t *kt, int32_t 
 }
 
 static unsigned above(const fvi_lowbit_rows *rows, const uint8_t *kt, const float *scale, const float *added, unsigned halves,
-                      int *lead) {
+                      fvi_lowbit_hint *hint) {
     const float per_factor = 1 / (float)fvi_lowbit_factor(rows->width);
     unsigned found = 0;
     int32_t dot[FVI_LOWBIT_KEYS];
-    (void)lead;
+    (void)hint;
     for (int r = 0; r < rows->n && found != halves; r++) {
         dots(rows, r, kt, dot);
         for (int j = 0; j < FVI_LOWBIT_KEYS; j++) {

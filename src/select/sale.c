@@ -98,17 +98,19 @@ static void mean_of(const fvi_select *s, fvi_side side, int64_t n, float *row, f
     }
 }
 
-/* out[i] = x[i] . y for rows x (n, d): eight sums side by side, each in the order of its numbers. */
+/* out[i] = x[i] . y for rows x (n, d): four sums side by side, each in the order of its numbers. */
 static void dots(const float *x, int64_t n, int64_t d, const float *y, float *out) {
-    for (int64_t i = 0; i < n; i += 8) {
-        const int64_t rows = fvi_min(8, n - i);
-        float sum[8] = {0};
+    for (int64_t i = 0; i < n; i += 4) { /* of rows that are not there the last one stands in */
+        const float *a = x + i * d, *b = x + fvi_min(i + 1, n - 1) * d, *e = x + fvi_min(i + 2, n - 1) * d,
+                    *f = x + fvi_min(i + 3, n - 1) * d;
+        float sum[4] = {0};
         for (int64_t c = 0; c < d; c++) {
-            for (int64_t r = 0; r < rows; r++) {
-                sum[r] += x[(i + r) * d + c] * y[c];
-            }
+            sum[0] += a[c] * y[c];
+            sum[1] += b[c] * y[c];
+            sum[2] += e[c] * y[c];
+            sum[3] += f[c] * y[c];
         }
-        memcpy(out + i, sum, (size_t)rows * sizeof(float));
+        memcpy(out + i, sum, (size_t)fvi_min(4, n - i) * sizeof(float));
     }
 }
 
@@ -126,9 +128,11 @@ static void squares(const fvi_select *s, fvi_side side, int64_t n, const float *
     for (int64_t from = 0; from < n; from += SAMPLE * FVI_LEAF) {
         const int64_t rows = fvi_min(FVI_LEAF, n - from);
         s->sight->rows(s->sight, side, from, rows, row);
-        for (int64_t i = 0; i < rows * d; i++) {
-            const float x = row[i] - mean[i % d];
-            sum[i % d] += x * x;
+        for (int64_t i = 0; i < rows; i++) {
+            for (int64_t c = 0; c < d; c++) {
+                const float x = row[i * d + c] - mean[c];
+                sum[c] += x * x;
+            }
         }
     }
 }
@@ -255,11 +259,11 @@ static void tile(const fvi_select *s, const fvi_query_tile *q, fvi_index *index)
     pack_rows(s, &head, at, rows);
     fvi_lowbit_rows packed = {(int)rows, (int)fvi_lowbit_width(d), at->four, at->zero, at->late, at->start, at->per_scale,
                               at->limit};
-    int lead = 0;
+    fvi_lowbit_hint hint = {0};
     for (int64_t leaf = 0; 2 * leaf < rest; leaf++) {
         unsigned halves = (2 * leaf + 1 < rest ? 3 : 1) - (leaf == 0); /* the first block is visited anyway */
         unsigned found = sight->lowbit->above(&packed, head.kt + leaf * fvi_lowbit_bytes(d), head.scale + leaf * FVI_LEAF,
-                                              head.added + leaf * FVI_LEAF, halves, &lead);
+                                              head.added + leaf * FVI_LEAF, halves, &hint);
         for (int64_t b = 2 * leaf; b < 2 * leaf + 2; b++) {
             if (found >> (b - 2 * leaf) & 1) {
                 fvi_index_add(index, b * PART, (b + 1) * PART);

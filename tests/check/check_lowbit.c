@@ -132,7 +132,7 @@ static void set_edges(const pairs *p) {
 }
 
 static unsigned ask(const fvi_lowbit_ops *ops, const pairs *p, unsigned halves) {
-    static int lead;
+    static fvi_lowbit_hint hint;
     fvi_lowbit_rows rows = {.n = p->n,
                             .width = p->width,
                             .q = (int8_t *)p->q.data,
@@ -142,7 +142,7 @@ static unsigned ask(const fvi_lowbit_ops *ops, const pairs *p, unsigned halves) 
                             .per_scale = (float *)p->per.data,
                             .limit = (float *)p->limit.data};
     set_edges(p);
-    return ops->above(&rows, p->kt.data, (float *)p->scale.data, (float *)p->added.data, halves, &lead);
+    return ops->above(&rows, p->kt.data, (float *)p->scale.data, (float *)p->added.data, halves, &hint);
 }
 
 /* The sums that begin with the edge: over the early numbers and over all, for row i and key j. */
