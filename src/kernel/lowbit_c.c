@@ -17,51 +17,45 @@ static int8_t digit(float x) {
     return fabsf(x) <= 7.5f ? (int8_t)(moved - 12582912.0f) : 0;
 }
 
-float fvi_lowbit_row(const float *x, int64_t d, int64_t r, int8_t *q) {
-    const int64_t width = fvi_lowbit_width(d);
-    float most = largest(x, d), factor = most > 0 ? 7 / most : 0;
-    for (int64_t c = 0; c < width; c++) {
-        q[fvi_lowbit_at(r, c, width)] = c < d ? digit(x[c] * factor) : 0;
-    }
-    return most / 7;
-}
-
-float fvi_lowbit_key(const float *x, int64_t d, int j, uint8_t *kt) {
+static float digits(const float *x, int64_t d, int8_t *out) {
     float most = largest(x, d), factor = most > 0 ? 7 / most : 0;
     for (int64_t c = 0; c < fvi_lowbit_width(d); c++) {
-        kt[c / 4 * 4 * FVI_LOWBIT_KEYS + 4 * j + c % 4] = (uint8_t)((c < d ? digit(x[c] * factor) : 0) + 8);
+        out[c] = c < d ? digit(x[c] * factor) : 0;
     }
     return most / 7;
 }
 
-/* Products of a row with all keys. */
+/* Products of a row with all keys, times the row's factor. */
 static void dots(const fvi_lowbit_rows *rows, int r, const uint8_t *kt, int32_t dot[FVI_LOWBIT_KEYS]) {
     for (int j = 0; j < FVI_LOWBIT_KEYS; j++) {
-        dot[j] = rows->start[r];
+        dot[j] = rows->zero[r];
     }
     for (int c = 0; c < rows->width; c += 4) {
         const int8_t *q = rows->q + fvi_lowbit_at(r, c, rows->width);
-        const uint8_t *k = kt + c * FVI_LOWBIT_KEYS;
+        const uint8_t *k = kt + (c + 4) * FVI_LOWBIT_KEYS;
         for (int j = 0; j < FVI_LOWBIT_KEYS; j++) {
             dot[j] += q[0] * k[4 * j] + q[1] * k[4 * j + 1] + q[2] * k[4 * j + 2] + q[3] * k[4 * j + 3];
         }
     }
 }
 
-static unsigned above(const fvi_lowbit_rows *rows, const uint8_t *kt, const float *scale, const float *added, unsigned halves) {
+static unsigned above(const fvi_lowbit_rows *rows, const uint8_t *kt, const float *scale, const float *added, unsigned halves,
+                      fvi_lowbit_hint *hint) {
+    const float per_factor = 1 / (float)fvi_lowbit_factor(rows->width);
     unsigned found = 0;
     int32_t dot[FVI_LOWBIT_KEYS];
+    (void)hint;
     for (int r = 0; r < rows->n && found != halves; r++) {
         dots(rows, r, kt, dot);
         for (int j = 0; j < FVI_LOWBIT_KEYS; j++) {
-            float x = (float)dot[j] * scale[j] + (added[j] * rows->per_scale[r] - rows->limit[r]);
+            float x = (float)dot[j] * per_factor * scale[j] + (added[j] * rows->per_scale[r] - rows->limit[r]);
             found |= (unsigned)(x > 0) << j / FVI_LOWBIT_PART & halves;
         }
     }
     return found;
 }
 
-void fvi_lowbit_c(fvi_lowbit_ops *ops) { *ops = (fvi_lowbit_ops){.above = above}; }
+void fvi_lowbit_c(fvi_lowbit_ops *ops) { *ops = (fvi_lowbit_ops){.digits = digits, .above = above}; }
 
 void fvi_lowbit_init(const fvi_cpu *cpu, fvi_lowbit_ops *ops) {
     fvi_lowbit_c(ops);
