@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { SIDE_BY_SIDE = 16 }; /* rows, at most the rows of a score tile */
+enum { SIDE_BY_SIDE = 32 }; /* rows, at most the rows of a score tile */
 
 /* ---- listing ---- */
 

@@ -33,15 +33,6 @@ static uint64_t few_rows(const fvi_tally *t, int i, int64_t most) {
     return ~more;
 }
 
-/* Rows that visit the keys, all together. */
-static int64_t visits_of(const fvi_tally *t, int i, uint64_t key) {
-    int64_t rows = 0;
-    for (int k = 0; k < FVI_TALLY_PLANES; k++) {
-        rows += (int64_t)fvi_count_bits(t->plane[k][i] & key) << k;
-    }
-    return rows;
-}
-
 static int64_t shared_cost(uint64_t key, int64_t rows) {
     int keys = fvi_count_bits(key);
     return keys > FVI_BLOCK_KEYS ? FVI_BLOCK * rows : keys * FVI_BLOCK * rows / FVI_BLOCK_KEYS;
@@ -86,26 +77,41 @@ static int64_t count_rows(const fvi_word_ops *ops, const fvi_query_tile *q, int6
     return all;
 }
 
-/* Blocks from .. from + n - 1; returns what listing saves. `alike` gets those whose other keys all rows visit. */
+/* Up to eight blocks from `from` on, of which `there` rows were counted; returns what listing saves. `alike` gets those whose
+ * other keys all rows visit. */
+static int64_t split_tally(const fvi_word_ops *ops, const fvi_tally *t, int64_t rows, int64_t there, const fvi_index *index,
+                           int64_t from, int64_t n, uint64_t *listed, uint64_t *alike) {
+    const int64_t most = rows * FVI_BLOCK / (FVI_BLOCK_KEYS * FVI_LIST_KEY);
+    uint64_t few[FVI_TALLY_WORDS] = {0};
+    int64_t visits[FVI_TALLY_WORDS], saved = 0;
+    for (int i = 0; i < n; i++) {
+        few[i] = fvi_index_apart(index, from + i) ? index->key[from + i] & few_rows(t, i, most) : 0;
+    }
+    ops->visits(t, few, visits);
+    for (int i = 0; i < n; i++) {
+        const uint64_t key = index->key[from + i];
+        const int64_t before = shared_cost(key, rows);
+        const int64_t after = few[i] == 0 ? before : shared_cost(key & ~few[i], rows) + FVI_LIST_KEY * visits[i];
+        listed[from + i] = after < before ? few[i] : 0;
+        saved += fvi_max(before - after, 0);
+        const uint64_t left = key & ~listed[from + i];
+        if (left == 0 || (left & (few_rows(t, i, there - 1) | t->over[i])) == 0) {
+            alike[(from + i) / 64] |= UINT64_C(1) << (from + i) % 64;
+        }
+    }
+    return saved;
+}
+
+/* Blocks from .. from + n - 1. */
 static int64_t split_blocks(const fvi_word_ops *ops, const fvi_query_tile *q, int64_t offset, const fvi_index *index,
                             int64_t from, int64_t n, uint64_t *listed, uint64_t *alike) {
-    const int64_t rows = rows_of(q), most = rows * FVI_BLOCK / (FVI_BLOCK_KEYS * FVI_LIST_KEY);
     fvi_tally tally[TALLIES];
     memset(tally, 0, (size_t)fvi_ceil_div(n, FVI_TALLY_WORDS) * sizeof *tally);
     const int64_t there = count_rows(ops, q, offset, index, from, n, tally);
     int64_t saved = 0;
-    for (int64_t b = 0; b < n; b++) {
-        const fvi_tally *t = &tally[b / FVI_TALLY_WORDS];
-        const int i = (int)(b % FVI_TALLY_WORDS);
-        const uint64_t key = index->key[from + b];
-        const int64_t before = shared_cost(key, rows);
-        uint64_t few = fvi_index_apart(index, from + b) ? key & few_rows(t, i, most) : 0;
-        int64_t after = few == 0 ? before : shared_cost(key & ~few, rows) + FVI_LIST_KEY * visits_of(t, i, few);
-        listed[from + b] = after < before ? few : 0;
-        saved += fvi_max(before - after, 0);
-        if ((key & ~listed[from + b] & (few_rows(t, i, there - 1) | t->over[i])) == 0) {
-            alike[(from + b) / 64] |= UINT64_C(1) << (from + b) % 64;
-        }
+    for (int64_t b = 0; b < n; b += FVI_TALLY_WORDS) {
+        const int64_t here = fvi_min(FVI_TALLY_WORDS, n - b);
+        saved += split_tally(ops, &tally[b / FVI_TALLY_WORDS], rows_of(q), there, index, from + b, here, listed, alike);
     }
     return saved;
 }

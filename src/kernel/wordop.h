@@ -20,6 +20,8 @@ typedef struct fvi_word_ops {
     void (*addresses)(const int32_t *key, int n, const void *base, int64_t row_bytes, const void **at);
     /* Adds the eight words that stand at each of row[0] .. row[rows - 1], anywhere, to a tally. */
     void (*tally)(const uint64_t *const *row, int rows, fvi_tally *tally);
+    /* rows[i] = how many rows have the keys of key[i], summed over them; of keys that too many rows have, anything. */
+    void (*visits)(const fvi_tally *tally, const uint64_t key[FVI_TALLY_WORDS], int64_t rows[FVI_TALLY_WORDS]);
 } fvi_word_ops;
 
 /* Portable C first, then overwritten level by level up to what `cpu` allows. */

@@ -49,4 +49,12 @@ static void tally(const uint64_t *const *row, int rows, fvi_tally *t) {
     _mm512_store_si512(t->over, over);
 }
 
-void fvi_word_avx512(fvi_word_ops *ops) { *ops = (fvi_word_ops){.numbers = numbers, .addresses = addresses, .tally = tally}; }
+static void visits(const fvi_tally *t, const uint64_t key[FVI_TALLY_WORDS], int64_t rows[FVI_TALLY_WORDS]) {
+    for (int i = 0; i < FVI_TALLY_WORDS; i++) {
+        int64_t sum = 0;
+        UNROLL for (int k = 0; k < FVI_TALLY_PLANES; k++) { sum += (int64_t)_mm_popcnt_u64(t->plane[k][i] & key[i]) << k; }
+        rows[i] = sum;
+    }
+}
+
+void fvi_word_avx512(fvi_word_ops *ops) { *ops = (fvi_word_ops){numbers, addresses, tally, visits}; }

@@ -38,7 +38,16 @@ static void tally(const uint64_t *const *row, int rows, fvi_tally *t) {
     }
 }
 
-void fvi_word_c(fvi_word_ops *ops) { *ops = (fvi_word_ops){.numbers = numbers, .addresses = addresses, .tally = tally}; }
+static void visits(const fvi_tally *t, const uint64_t key[FVI_TALLY_WORDS], int64_t rows[FVI_TALLY_WORDS]) {
+    for (int i = 0; i < FVI_TALLY_WORDS; i++) {
+        rows[i] = 0;
+        for (int k = 0; k < FVI_TALLY_PLANES; k++) {
+            rows[i] += (int64_t)fvi_count_bits(t->plane[k][i] & key[i]) << k;
+        }
+    }
+}
+
+void fvi_word_c(fvi_word_ops *ops) { *ops = (fvi_word_ops){numbers, addresses, tally, visits}; }
 
 void fvi_word_init(const fvi_cpu *cpu, fvi_word_ops *ops) {
     fvi_word_c(ops);

@@ -70,7 +70,10 @@ static void check_tally(const fvi_word_ops *ops, const char *level, int rows, fv
     }
     ops->tally(row, rows / 3, &t);
     ops->tally(row + rows / 3, rows - rows / 3, &t);
+    uint64_t key[FVI_TALLY_WORDS];
+    int64_t visits[FVI_TALLY_WORDS], expected[FVI_TALLY_WORDS] = {0};
     for (int k = 0; k < FVI_TALLY_WORDS; k++) {
+        key[k] = word(r);
         for (int j = 0; j < 64; j++) {
             int count = 0, planes = 0;
             for (int i = 0; i < rows; i++) {
@@ -80,8 +83,11 @@ static void check_tally(const fvi_word_ops *ops, const char *level, int rows, fv
                 planes += (int)(t.plane[p][k] >> j & 1) << p;
             }
             expect(planes == count % 256 && (int)(t.over[k] >> j & 1) == (count >= 256), "tally", level, rows);
+            expected[k] += key[k] >> j & 1 ? count % 256 : 0;
         }
     }
+    ops->visits(&t, key, visits);
+    expect(memcmp(visits, expected, sizeof visits) == 0, "visits", level, rows);
 }
 
 static void check_level(const fvi_word_ops *ops, const char *level) {
