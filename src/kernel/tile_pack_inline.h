@@ -42,21 +42,31 @@ INLINE __m512i pair_order(int column) {
     return _mm512_loadu_si512(order);
 }
 
-INLINE void pack_values(const void *v, int64_t row_bytes, int n, int d, void *vt, bool tiles) {
+/* 32 columns of all rows, or the last 16: tiles come out one after the other. */
+INLINE void pack_columns(const unsigned char *v, int64_t row_bytes, int n, __mmask32 mask, uint32_t *to, int stride, int second) {
     const __m512i low = pair_order(0), high = pair_order(LANES);
-    int d_pad = (int)fvi_tile_pad(d);
-    for (int j = 0; j < FVI_LEAF; j += 2) {
-        const unsigned char *row = (const unsigned char *)v + j * row_bytes;
-        prefetch_rows(row, row_bytes, 2, 2 * d);
-        for (int c = 0; c < d_pad; c += 32) {
-            __mmask32 mask = d - c >= 32 ? UINT32_MAX : (UINT32_C(1) << (d - c)) - 1;
-            __m512i a = j < n ? _mm512_maskz_loadu_epi16(mask, row + 2 * c) : _mm512_setzero_si512();
-            __m512i b = j + 1 < n ? _mm512_maskz_loadu_epi16(mask, row + row_bytes + 2 * c) : _mm512_setzero_si512();
-            uint32_t *to = (uint32_t *)vt + fvi_tile_value_pair(tiles, d_pad, j / 2, c);
-            _mm512_store_si512(to, _mm512_permutex2var_epi16(a, low, b));
-            if (c + LANES < d_pad) {
-                _mm512_store_si512(to + (tiles ? LANES * LANES : LANES), _mm512_permutex2var_epi16(a, high, b));
-            }
+    for (int j = 0; j < FVI_LEAF; j += 2, v += 2 * row_bytes, to += stride) {
+        to += second > LANES && j == FVI_LEAF / 2 ? second : 0; /* the tile beside has been written */
+        prefetch_rows(v, row_bytes, 2, 1);
+        __m512i a = j < n ? _mm512_maskz_loadu_epi16(mask, v) : _mm512_setzero_si512();
+        __m512i b = j + 1 < n ? _mm512_maskz_loadu_epi16(mask, v + row_bytes) : _mm512_setzero_si512();
+        _mm512_store_si512(to, _mm512_permutex2var_epi16(a, low, b));
+        if (second > 0) {
+            _mm512_store_si512(to + second, _mm512_permutex2var_epi16(a, high, b));
+        }
+    }
+}
+
+INLINE void pack_values(const void *v, int64_t row_bytes, int n, int d, void *vt, bool tiles) {
+    const unsigned char *rows = v;
+    int d_pad = (int)fvi_tile_pad(d), stride = tiles ? LANES : d_pad;
+    for (int c = 0; c < d_pad; c += 32, rows += 64) {
+        uint32_t *to = (uint32_t *)vt + fvi_tile_value_pair(tiles, d_pad, 0, c);
+        __mmask32 mask = d - c >= 32 ? UINT32_MAX : (UINT32_C(1) << (d - c)) - 1;
+        if (c + LANES < d_pad) {
+            pack_columns(rows, row_bytes, n, mask, to, stride, tiles ? LANES * LANES : LANES);
+        } else {
+            pack_columns(rows, row_bytes, n, mask, to, stride, 0);
         }
     }
 }
