@@ -69,7 +69,7 @@ typedef struct fvi_tile_ops {
      * 2^-inf is 0 exactly, 2^0 is 1 exactly, NaN stays NaN; a weight's relative error is at most 2^-22.4 (half: 2^-18 before it
      * is rounded to bf16, and of the sum), weights below 2^-126 may be 0. m, sum, alpha unaligned.
      * AMX: m' = m[r] where no weight then exceeds 2^8 as it is rounded; m is a reference of the row, and at most 8 below its
-     * maximum. */
+     * maximum: from -inf it becomes 0 where max x is in 0 .. 8 and no key is hidden. */
     void (*soften)(float *s, int rows, float *m, float *sum, float *alpha);
 
     /* out (rows, d_pad): out[r] = out[r] * alpha[r] + sum_j p[r][j] vt[j]. p as soften leaves it. */
