@@ -147,7 +147,7 @@ static bool finite_row(const uint8_t *row, fv_dtype dtype, int64_t d) {
 
 bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch) {
     if (scratch->value == NULL) {
-        int64_t n = plan->d_pad * fvi_round_up(leaf->n, 2);
+        int64_t n = plan->d_pad * (scratch->ops->tiles ? FVI_LEAF : fvi_round_up(leaf->n, 2));
         return scratch->ops->half ? finite_16(leaf->vt, n, 0x7f80) : finite_32(leaf->vt, n);
     }
     bool finite = true;
@@ -166,12 +166,13 @@ bool fvi_products_finite(const fv_plan *plan, const fvi_leaf *leaf, const fvi_sc
 /* A copy of packed V in which the values of unseen keys are zero. */
 static void hide_packed(const fv_plan *plan, const fvi_leaf *leaf, const fvi_scratch *scratch, uint64_t seen) {
     const uint8_t *from = leaf->vt;
-    size_t size = scratch->ops->half ? 2 : 4, row = scratch->ops->half ? 2 * (size_t)plan->d_pad : (size_t)plan->d_pad;
-    memcpy(scratch->vt_row, from, (size_t)fvi_tile_v_bytes(plan->problem.d_v) / (scratch->ops->half ? 2 : 1));
-    for (size_t j = 0; j < FVI_LEAF; j++) {
-        for (size_t c = 0; c < (size_t)plan->d_pad && !(seen >> j & 1); c++) {
-            size_t at = scratch->ops->half ? j / 2 * row + 2 * c + j % 2 : j * row + c;
-            memset((uint8_t *)scratch->vt_row + at * size, 0, size);
+    const bool half = scratch->ops->half, tiles = scratch->ops->tiles;
+    const int64_t d_pad = plan->d_pad, size = half ? 2 : 4;
+    memcpy(scratch->vt_row, from, (size_t)fvi_tile_v_bytes(plan->problem.d_v) / (half ? 2 : 1));
+    for (int64_t j = 0; j < FVI_LEAF; j++) {
+        for (int64_t c = 0; c < d_pad && !(seen >> j & 1); c++) {
+            int64_t at = half ? 2 * fvi_tile_value_pair(tiles, d_pad, j / 2, c) + j % 2 : j * d_pad + c;
+            memset((uint8_t *)scratch->vt_row + at * size, 0, (size_t)size);
         }
     }
 }

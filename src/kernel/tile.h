@@ -21,6 +21,17 @@ static inline int64_t fvi_tile_pad(int64_t d) { return fvi_round_up(d, 16); }
 /* Elements of a packed row of Q, and of a packed column of K, in the form of pairs. */
 static inline int64_t fvi_tile_half_width(int64_t d) { return fvi_round_up(d, 32); }
 
+/* Where a pair of bf16 stands in packed K, and in packed V, counted in pairs: pair c of key j, and pair j of column c. In rows,
+ * or as tiles of 16 rows of 16 pairs: two tiles side by side, then the two below them, then the next 32 keys or columns (of which
+ * V may have 16 at the end, in tiles one below the other). */
+static inline int64_t fvi_tile_key_pair(bool tiles, int64_t d, int64_t j, int64_t c) {
+    return tiles ? ((j / 32 * (fvi_tile_half_width(d) / 32) + c / 16) * 2 + j / 16 % 2) * 256 + c % 16 * 16 + j % 16 : c * 64 + j;
+}
+static inline int64_t fvi_tile_value_pair(bool tiles, int64_t d_pad, int64_t j, int64_t c) {
+    int64_t wide = d_pad - c / 32 * 32 < 32 ? 1 : 2;
+    return tiles ? c / 32 * 1024 + (j / 16 * wide + c / 16 % 2) * 256 + j % 16 * 16 + c % 16 : j * d_pad + c;
+}
+
 /* Leaves that are folded into many rows at once: operands of qk, soften and pv. */
 typedef struct fvi_tile_fold {
     const void *qt, *kt, *vt;   /* packed leaves one after the other, as fvi_tile_packed_k and _v count them */
@@ -36,16 +47,17 @@ typedef struct fvi_tile_ops {
     const char *name; /* "c", "avx2", "avx512", "avx512bf16", "amx" */
     int row_block;    /* rows that one pass of qk and pv works on: tiles are best a multiple of it */
     bool half;        /* the form: pairs of bf16, else f32 */
+    bool tiles;       /* of pairs: K and V are packed as tiles, else in rows */
 
     /* qt: rows of fvi_tile_q_bytes from q (rows, d; contiguous, unaligned). Half: rounded to bf16, zeros past d. */
     void (*pack_q)(const float *q, int rows, int d, void *qt);
 
     /* Keys of one leaf, n <= 64, zeros for the others. f32: kt[c][j] (d, 64). Half: pairs kt[c / 2][j] = (k_j[c], k_j[c+1]) of
-     * (half width / 2, 64). Indexed by fv_dtype: f32, f16, bf16; half: bf16 only. */
+     * (half width / 2, 64), each at fvi_tile_key_pair. Indexed by fv_dtype: f32, f16, bf16; half: bf16 only. */
     void (*pack_k[3])(const void *k, int64_t row_bytes, int n, int d, void *kt);
 
     /* Values of one leaf, zeros elsewhere. f32: vt[j][c] (64, d_pad). Half: pairs vt[j / 2][c] = (v_j[c], v_(j+1)[c]) of
-     * (32, d_pad). */
+     * (32, d_pad), each at fvi_tile_value_pair. */
     void (*pack_v[3])(const void *v, int64_t row_bytes, int n, int d, void *vt);
 
     /* s (rows, 64) = scale * (q times kt). */
@@ -57,7 +69,7 @@ typedef struct fvi_tile_ops {
      * 2^-inf is 0 exactly, 2^0 is 1 exactly, NaN stays NaN; a weight's relative error is at most 2^-22.4 (half: 2^-18 before it
      * is rounded to bf16, and of the sum), weights below 2^-126 may be 0. m, sum, alpha unaligned.
      * AMX: m' = m[r] where no weight then exceeds 2^8 as it is rounded; m is a reference of the row, and at most 8 below its
-     * maximum. */
+     * maximum: from -inf it becomes 0 where max x is in 0 .. 8 and no key is hidden. */
     void (*soften)(float *s, int rows, float *m, float *sum, float *alpha);
 
     /* out (rows, d_pad): out[r] = out[r] * alpha[r] + sum_j p[r][j] vt[j]. p as soften leaves it. */

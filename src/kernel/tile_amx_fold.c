@@ -4,16 +4,16 @@
  * then the values' products with the output in tile registers over all leaves. Loading and storing 32 rows of output takes
  * as long as the values' products of one leaf, so eight leaves a fold cost little more than half of what one does.
  *
- * That is open only to a row whose weights stay relative to one number: soften keeps a row's reference as long as no weight
- * exceeds 2^8, though the row's maximum rise, and rescales to the new maximum where one does. The first leaf that a row sees does
- * so; of later ones few. A row's scores decide it, leaf by leaf, so the bits are those of the stages apart. */
+ * That is open only to a row whose weights stay relative to one number: soften keeps a row's reference, which the first leaf that
+ * it sees gives it, as long as no weight exceeds 2^8, though the row's maximum rise, and rescales to the new maximum where one
+ * does. Few leaves do. A row's scores decide it, leaf by leaf, so the bits are those of the stages apart. */
 #include "kernel/tile_amx_inline.h"
 
 #ifdef __clang__
 #pragma clang diagnostic ignored "-Wpass-failed" /* sanitized builds leave in loops whose ends inlining would make constants */
 #endif
 
-enum { BLOCK = 2 * TILE, SCORES = BLOCK * FVI_LEAF };
+enum { BLOCK = 2 * TILE, SCORES = BLOCK * FVI_LEAF, P_BYTES = SCORES * 2 };
 
 /* ---- soften -------------------------------------------------------------------------------------------------------- */
 
@@ -32,22 +32,28 @@ INLINE void load_scores(const score_row *row, bool all, __m512 x[COLUMNS]) {
     }
 }
 
-/* Weights as bf16, and their sum by lanes before they are rounded. */
-INLINE __m512 weigh(const __m512 x[COLUMNS], float reference, __m512i p[2]) {
+/* Weights as bf16, and their sum by lanes before they are rounded. `bare`: the reference is 0. */
+INLINE __m512 weigh(const __m512 x[COLUMNS], float reference, bool bare, __m512i p[2]) {
     __m512 v[COLUMNS], ref = _mm512_set1_ps(reference);
-    UNROLL for (int i = 0; i < COLUMNS; i++) { v[i] = exp2_negative(_mm512_sub_ps(x[i], ref), true); }
+    UNROLL for (int i = 0; i < COLUMNS; i++) { v[i] = exp2_negative(bare ? x[i] : _mm512_sub_ps(x[i], ref), true); }
     p[0] = (__m512i)_mm512_cvtne2ps_pbh(v[1], v[0]);
     p[1] = (__m512i)_mm512_cvtne2ps_pbh(v[3], v[2]);
     return _mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3]));
 }
 
-INLINE void store_weights(const __m512i p[2], void *to) {
-    _mm512_store_si512(to, p[0]);
-    _mm512_store_si512((char *)to + 64, p[1]);
+/* Where rows of weights go: `row` bytes from one to the next, its second half `half` bytes after its first. */
+typedef struct weight_place {
+    char *to;
+    int row, half;
+} weight_place;
+
+INLINE void store_weights(const __m512i p[2], weight_place at) {
+    _mm512_store_si512(at.to, p[0]);
+    _mm512_store_si512(at.to + at.half, p[1]);
 }
 
-/* A row that a weight takes beyond 2^8, or that has no reference yet. */
-static __attribute__((noinline)) __m512 weigh_anew(score_row row, float *m, float *alpha, void *to) {
+/* A row that a weight takes beyond 2^8. */
+static __attribute__((noinline)) __m512 weigh_anew(score_row row, float *m, float *alpha, weight_place at) {
     __m512 x[COLUMNS];
     __m512i p[2];
     load_scores(&row, false, x);
@@ -56,22 +62,22 @@ static __attribute__((noinline)) __m512 weigh_anew(score_row row, float *m, floa
     float reference = top == -__builtin_inff() ? 0 : top;
     *alpha = _mm512_cvtss_f32(exp2_negative(_mm512_set1_ps(*m - reference), false));
     *m = top;
-    __m512 sum = weigh(x, reference, p);
-    store_weights(p, to);
+    __m512 sum = weigh(x, reference, false, p);
+    store_weights(p, at);
     return sum;
 }
 
 /* Weights that are infinite or NaN are, as integers, beyond 2^8 too. */
-INLINE __m512 weigh_row(const score_row *row, bool all, float reference, float *m, float *alpha, void *to) {
+INLINE __m512 weigh_row(const score_row *row, bool all, float reference, bool bare, float *m, float *alpha, weight_place at) {
     const __m512i most = _mm512_set1_epi16(0x4380);
     __m512 x[COLUMNS];
     __m512i p[2];
     load_scores(row, all, x);
-    __m512 sum = weigh(x, reference, p);
+    __m512 sum = weigh(x, reference, bare, p);
     if (__builtin_expect(_mm512_cmpgt_epu16_mask(_mm512_max_epu16(p[0], p[1]), most) != 0, 0)) {
-        return weigh_anew(*row, m, alpha, to);
+        return weigh_anew(*row, m, alpha, at);
     }
-    store_weights(p, to);
+    store_weights(p, at);
     return sum;
 }
 
@@ -79,24 +85,42 @@ INLINE score_row row_of(const float *s, const uint64_t *seen, float scale, int r
     return (score_row){s + r * FVI_LEAF, seen == NULL || r >= rows ? UINT64_MAX : seen[r], scale};
 }
 
-/* Rows without a reference take their maximum, all at once: in a first leaf all rows do. */
+/* Rows without a reference take one, all at once: in a first leaf all rows do. It is 0 where the row sees all keys of the leaf
+ * and its maximum is in 0 .. 8, which saves the subtraction from then on; else the maximum. (Of a few keys one may be most of the
+ * sum: beside its own score its weight is 1 exactly.) */
 static __attribute__((noinline)) __m512 first_references(const float *s, const uint64_t *seen, int rows, float scale, __m512 m,
                                                          __mmask16 fresh) {
+    const __m512 hidden = _mm512_set1_ps(-__builtin_inff()), most = _mm512_set1_ps(8), zero = _mm512_setzero_ps();
     __m512 top[LANES];
+    __mmask16 near = 0;
     for (int r = 0; r < LANES; r++) {
         score_row row = row_of(s, seen, scale, r < rows ? r : 0, rows);
         __m512 x[COLUMNS];
         load_scores(&row, false, x);
         top[r] = _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
+        __m512 least = _mm512_min_ps(_mm512_min_ps(x[0], x[1]), _mm512_min_ps(x[2], x[3]));
+        near |= (__mmask16)((_mm512_cmp_ps_mask(least, hidden, _CMP_EQ_OQ) == 0) << r);
     }
-    return _mm512_mask_mov_ps(m, fresh, fold16(top, false));
+    __m512 reference = fold16(top, false);
+    near &= _mm512_cmp_ps_mask(reference, zero, _CMP_GE_OQ) & _mm512_cmp_ps_mask(reference, most, _CMP_LE_OQ);
+    return _mm512_mask_mov_ps(m, fresh, _mm512_mask_mov_ps(reference, near, zero));
 }
 
-/* Up to 16 rows; seen: NULL where all rows see all keys. Rows of weights stand `stride` bytes apart. */
-INLINE void weigh16(const float *s, const uint64_t *seen, int rows, float scale, float *m, float *sum, float *alpha, void *to,
-                    int stride) {
-    const __m512 none = _mm512_set1_ps(-__builtin_inff());
+/* Weights of up to 16 rows, and their sums. */
+INLINE __m512 weigh_rows(const float *s, const uint64_t *seen, int rows, float scale, const float *reference, bool bare, float *m,
+                         float *alpha, weight_place at) {
     __m512 part[LANES];
+    for (int r = 0; r < LANES; r++, at.to += at.row) {
+        score_row row = row_of(s, seen, scale, r, rows);
+        part[r] = r < rows ? weigh_row(&row, seen == NULL, reference[r], bare, m + r, alpha + r, at) : _mm512_setzero_ps();
+    }
+    return fold16(part, true);
+}
+
+/* Up to 16 rows; seen: NULL where all rows see all keys. */
+INLINE void weigh16(const float *s, const uint64_t *seen, int rows, float scale, float *m, float *sum, float *alpha,
+                    weight_place at) {
+    const __m512 none = _mm512_set1_ps(-__builtin_inff());
     float reference[LANES] __attribute__((aligned(64)));
     __mmask16 mask = first(rows);
     __m512 top = _mm512_maskz_loadu_ps(mask, m);
@@ -108,19 +132,18 @@ INLINE void weigh16(const float *s, const uint64_t *seen, int rows, float scale,
     }
     _mm512_store_ps(reference, top);
     _mm512_mask_storeu_ps(alpha, mask, _mm512_maskz_mov_ps((__mmask16)~fresh, _mm512_set1_ps(1)));
-    for (int r = 0; r < LANES; r++) {
-        score_row row = row_of(s, seen, scale, r, rows);
-        part[r] = r < rows ? weigh_row(&row, seen == NULL, reference[r], m + r, alpha + r, (char *)to + r * stride)
-                           : _mm512_setzero_ps();
-    }
+    bool bare = _mm512_cmp_ps_mask(top, _mm512_setzero_ps(), _CMP_NEQ_UQ) == 0;
+    __m512 more = bare ? weigh_rows(s, seen, rows, scale, reference, true, m, alpha, at)
+                       : weigh_rows(s, seen, rows, scale, reference, false, m, alpha, at);
     __m512 old = _mm512_maskz_loadu_ps(mask, sum), by = _mm512_maskz_loadu_ps(mask, alpha);
-    _mm512_mask_storeu_ps(sum, mask, _mm512_fmadd_ps(old, by, fold16(part, true)));
+    _mm512_mask_storeu_ps(sum, mask, _mm512_fmadd_ps(old, by, more));
 }
 
 static void soften(float *s, int rows, float *m, float *sum, float *alpha) {
     for (int r = 0; r < rows; r += LANES) {
         float *place = s + r * FVI_LEAF;
-        weigh16(place, NULL, rows - r < LANES ? rows - r : LANES, 1, m + r, sum + r, alpha + r, place, FVI_LEAF * 4);
+        weigh16(place, NULL, rows - r < LANES ? rows - r : LANES, 1, m + r, sum + r, alpha + r,
+                (weight_place){(char *)place, FVI_LEAF * 4, TILE_ROW});
     }
 }
 
@@ -128,11 +151,11 @@ static void soften(float *s, int rows, float *m, float *sum, float *alpha) {
 
 /* The first step of a pass is loaded before the sums of the pass before are stored: loads wait for stores before them, and those
  * for their sums. */
-INLINE void load_operands(const char *a, int64_t a_stride, const char *b, int64_t b_stride) {
+INLINE void load_operands(const char *a, int64_t a_stride, const char *b) {
     settle();
-    _tile_loadd(6, b, b_stride);
+    _tile_stream_loadd(6, b, TILE_ROW);
     _tile_loadd(4, a, a_stride);
-    _tile_loadd(7, b + 64, b_stride);
+    _tile_stream_loadd(7, b + TILE_BYTES, TILE_ROW);
     _tile_loadd(5, a + TILE * a_stride, a_stride);
 }
 
@@ -150,20 +173,19 @@ typedef struct widths {
 
 /* Scores of a block with a leaf, not scaled. */
 INLINE void multiply_keys(const fvi_tile_fold *f, widths d, int block, int leaf) {
-    enum { STRIDE = FVI_LEAF * 4 };
     const int64_t q_stride = d.steps * STEP * 2;
     const char *q = (const char *)f->qt + block * BLOCK * q_stride, *kt = (const char *)f->kt + leaf * q_stride * FVI_LEAF;
-    load_operands(q, q_stride, kt, STRIDE);
+    load_operands(q, q_stride, kt);
     UNROLL for (int j = 0; j < 2; j++) {
         zero_sums(true);
         multiply_loaded();
         UNROLL for (int t = 1; t < d.steps; t++) {
-            multiply_step(q + t * STEP * 2, q_stride, kt + j * BLOCK * 4 + t * TILE * STRIDE, STRIDE, true);
+            multiply_step(q + t * STEP * 2, q_stride, kt + (j * d.steps + t) * PAIR_BYTES, true);
         }
         if (j == 0) {
-            load_operands(q, q_stride, kt + BLOCK * 4, STRIDE);
+            load_operands(q, q_stride, kt + d.steps * PAIR_BYTES);
         }
-        store_sums((char *)(f->s + j * BLOCK), STRIDE, true);
+        store_sums((char *)(f->s + j * BLOCK), FVI_LEAF * 4, true);
     }
 }
 
@@ -171,7 +193,7 @@ INLINE void multiply_keys(const fvi_tile_fold *f, widths d, int block, int leaf)
 typedef struct weights {
     int n, leaf[FVI_FOLD_LEAVES];
     float alpha[FVI_FOLD_LEAVES][BLOCK];
-    const char *p; /* of each leaf (32, 64) bf16 */
+    const char *p; /* of each leaf (32, 64) bf16: columns 0..31 of all rows, then the others */
 } weights;
 
 INLINE bool moved(const float *alpha) {
@@ -190,24 +212,23 @@ INLINE void ask_for_sums(const char *sums, int64_t stride) {
 
 /* Output of a block: leaves from .. to - 1 of those weighed. */
 INLINE void multiply_weights(const fvi_tile_fold *f, widths d, const weights *w, int from, int to, float *out) {
-    enum { P_STRIDE = FVI_LEAF * 2, P_BYTES = BLOCK * P_STRIDE };
     const int64_t stride = d.d_pad * 4, leaf_bytes = stride * (FVI_LEAF / 2);
     const char *vt = f->vt, *first_values = vt + w->leaf[from] * leaf_bytes, *first_p = w->p + from * P_BYTES;
-    load_operands(first_p, P_STRIDE, first_values, stride);
+    load_operands(first_p, TILE_ROW, first_values);
     UNROLL for (int c = 0; c < d.d_pad; c += BLOCK) {
         char *sums = (char *)(out + c);
         const char *next = sums + BLOCK * 4;
         load_sums(sums, stride, true);
         multiply_loaded();
-        multiply_step(first_p + STEP * 2, P_STRIDE, first_values + c * 4 + TILE * stride, stride, true);
+        multiply_step(first_p + PAIR_BYTES, TILE_ROW, first_values + c / TILE * PAIR_BYTES + PAIR_BYTES, true);
         for (int i = from + 1; i < to; i++, next += BLOCK / FVI_FOLD_LEAVES * stride) {
-            const char *p = w->p + i * P_BYTES, *values = vt + w->leaf[i] * leaf_bytes + c * 4;
+            const char *p = w->p + i * P_BYTES, *values = vt + w->leaf[i] * leaf_bytes + c / TILE * PAIR_BYTES;
             ask_for_sums(next, stride);
-            multiply_step(p, P_STRIDE, values, stride, true);
-            multiply_step(p + STEP * 2, P_STRIDE, values + TILE * stride, stride, true);
+            multiply_step(p, TILE_ROW, values, true);
+            multiply_step(p + PAIR_BYTES, TILE_ROW, values + PAIR_BYTES, true);
         }
         if (c + BLOCK < d.d_pad) {
-            load_operands(first_p, P_STRIDE, first_values + (c + BLOCK) * 4, stride);
+            load_operands(first_p, TILE_ROW, first_values + (c + BLOCK) / TILE * PAIR_BYTES);
         }
         store_sums(sums, stride, true);
     }
@@ -244,7 +265,7 @@ INLINE void weigh_block(const fvi_tile_fold *f, int block, const uint64_t *seen,
     for (int r = 0; r < BLOCK; r += LANES) {
         int row = block * BLOCK + r;
         weigh16(f->s + r * FVI_LEAF, seen == NULL ? NULL : seen + r, LANES, f->scale, f->m + row, f->sum + row, alpha + r,
-                p + r * FVI_LEAF * 2, FVI_LEAF * 2);
+                (weight_place){p + r * TILE_ROW, TILE_ROW, PAIR_BYTES});
     }
     settle();
 }
@@ -260,9 +281,9 @@ INLINE void fold_block(const fvi_tile_fold *f, widths d, int block) {
         }
         multiply_keys(f, d, block, leaf);
         if (in_sight == ALL) {
-            weigh_block(f, block, NULL, w.alpha[w.n], p + w.n * SCORES * 2);
+            weigh_block(f, block, NULL, w.alpha[w.n], p + w.n * P_BYTES);
         } else {
-            weigh_block(f, block, seen, w.alpha[w.n], p + w.n * SCORES * 2);
+            weigh_block(f, block, seen, w.alpha[w.n], p + w.n * P_BYTES);
         }
         w.leaf[w.n++] = leaf;
     }

@@ -13,7 +13,8 @@ typedef struct tile_config {
     uint8_t rows[16];
 } tile_config;
 
-enum { TILE = 16, STEP = 32 }; /* rows and columns of a tile; elements of a chain that one product takes */
+/* Rows and columns of a tile; elements of a chain that one product takes; bytes of a tile's row, of a tile and of two. */
+enum { TILE = 16, STEP = 32, TILE_ROW = 64, TILE_BYTES = TILE * TILE_ROW, PAIR_BYTES = 2 * TILE_BYTES };
 
 /* Compilers do not know that a tile load reads memory: what was stored before has to be there. */
 INLINE void settle(void) { __asm__ volatile("" ::: "memory"); }
@@ -34,13 +35,16 @@ INLINE void configure(int rows) {
     _tile_loadconfig(&c);
 }
 
-/* C (rows, 32 columns) += A B over one step; strides in bytes. `two`: more than 16 rows. */
-INLINE void multiply_step(const char *a, int64_t a_stride, const char *b, int64_t b_stride, bool two) {
+/* C (rows, 32 columns) += A B over one step; the rows' stride in bytes; b: two tiles. `two`: more than 16 rows.
+ *
+ * K and V are read once for 32 rows, from the second cache: a load that does not keep them in the first leaves it to queries,
+ * scores and weights, which all are read again. */
+INLINE void multiply_step(const char *a, int64_t a_stride, const char *b, bool two) {
     settle();
-    _tile_loadd(6, b, b_stride);
+    _tile_stream_loadd(6, b, TILE_ROW);
     _tile_loadd(4, a, a_stride);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b + 64, b_stride);
+    _tile_stream_loadd(7, b + TILE_BYTES, TILE_ROW);
     _tile_dpbf16ps(1, 4, 7);
     if (two) {
         _tile_loadd(5, a + TILE * a_stride, a_stride);

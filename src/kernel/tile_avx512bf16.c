@@ -1,9 +1,9 @@
 /* tile_avx512bf16.c - the attention tile with bf16 dot products (vdpbf16ps): operands are pairs of bf16, sums f32.
  *
  * The same outer-product microkernel as in tile_avx512.c, at two elements of a chain an instruction: 24 accumulators, 4 loads
- * and 6 broadcasts of pairs a step. Packed K is pairs over c for 64 keys, packed V pairs over j for a row of columns; both are
- * also what AMX tiles take. */
+ * and 6 broadcasts of pairs a step. Packed K is pairs over c for 64 keys, packed V pairs over j for a row of columns. */
 #include "kernel/tile_avx512_inline.h"
+#include "kernel/tile_pack_inline.h"
 
 enum { PAIRS = FVI_LEAF / 2 };
 
@@ -20,62 +20,8 @@ static void pack_q(const float *q, int rows, int d, void *qt) {
     }
 }
 
-/* Up to 16 keys by 32 elements (16 pairs): a transpose of pairs. */
-INLINE void pack_k_block(const unsigned char *k, int64_t row_bytes, int n, int d, uint32_t *kt) {
-    __m512 v[LANES];
-    __mmask32 mask = d >= 32 ? UINT32_MAX : (UINT32_C(1) << d) - 1;
-    UNROLL for (int j = 0; j < LANES; j++) {
-        const unsigned char *row = k + j * row_bytes;
-        __m512i x = j >= n ? _mm512_setzero_si512() : d >= 32 ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi16(mask, row);
-        v[j] = _mm512_castsi512_ps(x);
-    }
-    transpose16(v);
-    UNROLL for (int c = 0; c < LANES; c++) { _mm512_store_ps((float *)(kt + c * FVI_LEAF), v[c]); }
-}
-
-static void pack_k(const void *k, int64_t row_bytes, int n, int d, void *kt) {
-    for (int j = 0; j < FVI_LEAF; j += LANES) {
-        const unsigned char *rows = (const unsigned char *)k + j * row_bytes;
-        prefetch_rows(rows, row_bytes, LANES, 2 * d);
-        for (int c = 0; c < d; c += 32) {
-            uint32_t *to = (uint32_t *)kt + c / 2 * FVI_LEAF + j;
-            if (n - j >= LANES && d - c >= 32) {
-                pack_k_block(rows + 2 * c, row_bytes, LANES, 32, to);
-            } else {
-                pack_k_block(rows + 2 * c, row_bytes, n - j, d - c, to);
-            }
-        }
-    }
-}
-
-/* Which of the 32 + 32 halves of two rows go to the 16 pairs of columns 0..15 and 16..31. */
-INLINE __m512i pair_order(int column) {
-    uint16_t order[32];
-    for (int i = 0; i < LANES; i++) {
-        order[2 * i] = (uint16_t)(column + i);
-        order[2 * i + 1] = (uint16_t)(32 + column + i);
-    }
-    return _mm512_loadu_si512(order);
-}
-
-static void pack_v(const void *v, int64_t row_bytes, int n, int d, void *vt) {
-    const __m512i low = pair_order(0), high = pair_order(LANES);
-    int d_pad = (int)fvi_tile_pad(d);
-    for (int j = 0; j < FVI_LEAF; j += 2) {
-        const unsigned char *row = (const unsigned char *)v + j * row_bytes;
-        uint32_t *to = (uint32_t *)vt + j / 2 * d_pad;
-        prefetch_rows(row, row_bytes, 2, 2 * d);
-        for (int c = 0; c < d_pad; c += 32) {
-            __mmask32 mask = d - c >= 32 ? UINT32_MAX : (UINT32_C(1) << (d - c)) - 1;
-            __m512i a = j < n ? _mm512_maskz_loadu_epi16(mask, row + 2 * c) : _mm512_setzero_si512();
-            __m512i b = j + 1 < n ? _mm512_maskz_loadu_epi16(mask, row + row_bytes + 2 * c) : _mm512_setzero_si512();
-            _mm512_store_si512(to + c, _mm512_permutex2var_epi16(a, low, b));
-            if (c + LANES < d_pad) {
-                _mm512_store_si512(to + c + LANES, _mm512_permutex2var_epi16(a, high, b));
-            }
-        }
-    }
-}
+static void pack_k(const void *k, int64_t row_bytes, int n, int d, void *kt) { pack_keys(k, row_bytes, n, d, kt, false); }
+static void pack_v(const void *v, int64_t row_bytes, int n, int d, void *vt) { pack_values(v, row_bytes, n, d, vt, false); }
 
 /* ---- the microkernel ----------------------------------------------------------------------------------------------- */
 

@@ -54,6 +54,15 @@ static uint16_t element(const guard *g, int64_t row_bytes, int j, int c) {
     return h;
 }
 
+/* Element c of key j, and key j of column c, as they are packed. */
+static uint16_t packed_key(const fvi_tile_ops *ops, const void *kt, int d, int j, int c) {
+    return ((const uint16_t *)kt)[2 * fvi_tile_key_pair(ops->tiles, d, j, c / 2) + c % 2];
+}
+
+static uint16_t packed_value(const fvi_tile_ops *ops, const void *vt, int64_t pad, int j, int64_t c) {
+    return ((const uint16_t *)vt)[2 * fvi_tile_value_pair(ops->tiles, pad, j / 2, c) + j % 2];
+}
+
 static void check_pack(const fvi_tile_ops *ops, int n, int d) {
     int64_t width = fvi_tile_half_width(d), pad = fvi_tile_pad(d), row_bytes = 2 * (d + fvi_rng_below(&rng, 3) * 5);
     guard rows = random_rows(n, d, row_bytes), kt = bytes(width * FVI_LEAF * 2, 64), vt = bytes(pad * FVI_LEAF * 2, 64);
@@ -63,8 +72,8 @@ static void check_pack(const fvi_tile_ops *ops, int n, int d) {
     for (int j = 0; j < FVI_LEAF; j++) {
         for (int c = 0; c < width; c++) {
             uint16_t want = j < n && c < d ? element(&rows, row_bytes, j, c) : 0;
-            good = good && ((uint16_t *)kt.data)[(c / 2 * FVI_LEAF + j) * 2 + c % 2] == want;
-            good = good && (c >= pad || ((uint16_t *)vt.data)[(j / 2 * pad + c) * 2 + j % 2] == want);
+            good = good && packed_key(ops, kt.data, d, j, c) == want;
+            good = good && (c >= pad || packed_value(ops, vt.data, pad, j, c) == want);
         }
     }
     if (!good) {
@@ -111,7 +120,7 @@ static void check_qk(const fvi_tile_ops *ops, int rows, int d) {
         for (int j = 0; j < FVI_LEAF; j++) {
             double exact = 0, size = 0;
             for (int c = 0; c < width; c++) {
-                double x = (double)fvi_bf16_to_f32(a[r * width + c]) * fvi_bf16_to_f32(b[(c / 2 * FVI_LEAF + j) * 2 + c % 2]);
+                double x = (double)fvi_bf16_to_f32(a[r * width + c]) * fvi_bf16_to_f32(packed_key(ops, b, d, j, c));
                 exact += x * scale;
                 size += fabs(x * scale);
             }
@@ -144,7 +153,7 @@ static void check_pv(const fvi_tile_ops *ops, int rows, int d) {
             double exact = (double)before[r * pad + c] * ((float *)alpha.data)[r], size = fabs(exact);
             for (int j = 0; j < FVI_LEAF; j++) {
                 double x = fvi_bf16_to_f32(((uint16_t *)p.data)[r * FVI_LEAF * 2 + j]);
-                x *= fvi_bf16_to_f32(((uint16_t *)vt.data)[(j / 2 * pad + c) * 2 + j % 2]);
+                x *= fvi_bf16_to_f32(packed_value(ops, vt.data, pad, j, c));
                 exact += x;
                 size += fabs(x);
             }
