@@ -64,16 +64,24 @@ typedef struct list_leaf {
     uint64_t seen;
 } list_leaf;
 
-static void multiply_keys(const fvi_lists *l, const list_leaf *leaf, float *s) {
+/* Scores of n rows, one below the other. Where all rows of K lie is found out first: products that follow each other hide more of
+ * what they wait for. */
+static void multiply_keys(const fvi_lists *l, const list_leaf *leaf, int n, float *s) {
     const fvi_scratch *scratch = l->scratch;
     const int d = (int)l->plan->problem.d_k;
-    const void *q = fvi_products_list_query(l->plan, scratch, leaf->row), *at[FVI_LEAF];
-    if (l->k_apart) {
-        fvi_source_point(&l->plan->words, &l->k, leaf->key, leaf->n, at);
-        scratch->list_qk(q, d, at, leaf->n, l->plan->scale, s);
-    } else {
-        fvi_rows rows = fvi_source_rows(l->source, false, leaf->key, leaf->n, scratch->room);
-        scratch->list_k->qk(q, 1, d, &rows, l->plan->scale, s);
+    const uint8_t *q = fvi_products_list_query(l->plan, scratch, 0);
+    const int64_t q_bytes = scratch->list_k->q_bytes(d);
+    const void *at[SIDE_BY_SIDE][FVI_LEAF];
+    for (int i = 0; l->k_apart && i < n; i++) {
+        fvi_source_point(&l->plan->words, &l->k, leaf[i].key, leaf[i].n, at[i]);
+    }
+    for (int i = 0; i < n; i++) {
+        if (l->k_apart) {
+            scratch->list_qk(q + leaf[i].row * q_bytes, d, at[i], leaf[i].n, l->plan->scale, s + i * FVI_LEAF);
+        } else {
+            fvi_rows rows = fvi_source_rows(l->source, false, leaf[i].key, leaf[i].n, scratch->room);
+            scratch->list_k->qk(q + leaf[i].row * q_bytes, 1, d, &rows, l->plan->scale, s + i * FVI_LEAF);
+        }
     }
 }
 
@@ -90,11 +98,11 @@ static void multiply_values(const fvi_lists *l, const list_leaf *leaf, float *p,
     }
 }
 
-static void score(const fvi_lists *l, list_leaf *leaf, float *s) {
+/* What masks and biases make of a row's scores. */
+static void look_over(const fvi_lists *l, list_leaf *leaf, float *s) {
     const fv_problem *p = &l->plan->problem;
     const uint64_t all = leaf->n == FVI_LEAF ? UINT64_MAX : (UINT64_C(1) << leaf->n) - 1;
     leaf->seen = all;
-    multiply_keys(l, leaf, s);
     if (p->soft_cap > 0 || p->has_alibi || p->has_bias || p->has_key_mask) {
         fvi_leaf view = {.n = leaf->n, .position = leaf->key, .key = leaf->key};
         fvi_score_tile tile = {l->plan, l->run, l->item, &view, 0, leaf->row, 1, s, &leaf->seen};
@@ -166,8 +174,9 @@ static void end_piece(const fvi_lists *l, int64_t r) {
 static void fold_leaves(const fvi_lists *l, list_leaf *leaf, int n) {
     const fvi_scratch *scratch = l->scratch;
     float m[SIDE_BY_SIDE], sum[SIDE_BY_SIDE], alpha[SIDE_BY_SIDE];
+    multiply_keys(l, leaf, n, scratch->s);
     for (int i = 0; i < n; i++) {
-        score(l, &leaf[i], scratch->s + i * FVI_LEAF);
+        look_over(l, &leaf[i], scratch->s + i * FVI_LEAF);
         m[i] = scratch->piece.m[leaf[i].row];
         sum[i] = scratch->piece.sum[leaf[i].row];
     }
