@@ -98,23 +98,36 @@ static void multiply_values(const fvi_lists *l, const list_leaf *leaf, float *p,
     }
 }
 
+static uint64_t keys_of(const list_leaf *leaf) { return leaf->n == FVI_LEAF ? UINT64_MAX : (UINT64_C(1) << leaf->n) - 1; }
+
 /* What masks and biases make of a row's scores. */
-static void look_over(const fvi_lists *l, list_leaf *leaf, float *s) {
+static void add_parts(const fvi_lists *l, list_leaf *leaf, float *s) {
+    fvi_leaf view = {.n = leaf->n, .position = leaf->key, .key = leaf->key};
+    fvi_score_tile tile = {l->plan, l->run, l->item, &view, 0, leaf->row, 1, s, &leaf->seen};
+    leaf->seen &= fvi_tile_key_mask(l->plan, l->run, l->item, 0, &view);
+    fvi_score_parts(&tile);
+}
+
+/* Scores of n rows, one below the other: of keys that are not seen, and past the last one, -inf. */
+static void score(const fvi_lists *l, list_leaf *leaf, int n, float *s) {
     const fv_problem *p = &l->plan->problem;
-    const uint64_t all = leaf->n == FVI_LEAF ? UINT64_MAX : (UINT64_C(1) << leaf->n) - 1;
-    leaf->seen = all;
-    if (p->soft_cap > 0 || p->has_alibi || p->has_bias || p->has_key_mask) {
-        fvi_leaf view = {.n = leaf->n, .position = leaf->key, .key = leaf->key};
-        fvi_score_tile tile = {l->plan, l->run, l->item, &view, 0, leaf->row, 1, s, &leaf->seen};
-        leaf->seen &= fvi_tile_key_mask(l->plan, l->run, l->item, 0, &view);
-        fvi_score_parts(&tile);
+    const bool parts = p->soft_cap > 0 || p->has_alibi || p->has_bias || p->has_key_mask;
+    int64_t keys = 0, seen = 0;
+    multiply_keys(l, leaf, n, s);
+    for (int i = 0; i < n; i++) {
+        leaf[i].seen = keys_of(&leaf[i]);
+        if (parts) {
+            add_parts(l, &leaf[i], s + i * FVI_LEAF);
+        }
+        if (leaf[i].seen != UINT64_MAX) {
+            l->plan->rowop.hide(1, &leaf[i].seen, s + i * FVI_LEAF);
+        }
+        keys += leaf[i].n;
+        seen += parts ? fvi_count_bits(leaf[i].seen) : leaf[i].n;
     }
-    if (leaf->seen != UINT64_MAX) {
-        l->plan->rowop.hide(1, &leaf->seen, s);
-    }
-    l->scratch->stats->k_rows += (uint64_t)leaf->n;
-    l->scratch->stats->visited_pairs += (uint64_t)leaf->n;
-    l->scratch->stats->exact_pairs += (uint64_t)fvi_count_bits(leaf->seen);
+    l->scratch->stats->k_rows += (uint64_t)keys;
+    l->scratch->stats->visited_pairs += (uint64_t)keys;
+    l->scratch->stats->exact_pairs += (uint64_t)seen;
 }
 
 /* Takes keys out that a mask or a bias hides, and their weights: values there may be no numbers. */
@@ -133,7 +146,7 @@ static void drop_hidden(list_leaf *leaf, float *p, int32_t key[FVI_LEAF]) {
 
 static void take_values(const fvi_lists *l, list_leaf *leaf, float *p, float alpha) {
     int32_t key[FVI_LEAF];
-    if (fvi_count_bits(leaf->seen) < leaf->n) {
+    if (leaf->seen != keys_of(leaf)) {
         drop_hidden(leaf, p, key);
     }
     if (leaf->n > 0) {
@@ -174,9 +187,8 @@ static void end_piece(const fvi_lists *l, int64_t r) {
 static void fold_leaves(const fvi_lists *l, list_leaf *leaf, int n) {
     const fvi_scratch *scratch = l->scratch;
     float m[SIDE_BY_SIDE], sum[SIDE_BY_SIDE], alpha[SIDE_BY_SIDE];
-    multiply_keys(l, leaf, n, scratch->s);
+    score(l, leaf, n, scratch->s);
     for (int i = 0; i < n; i++) {
-        look_over(l, &leaf[i], scratch->s + i * FVI_LEAF);
         m[i] = scratch->piece.m[leaf[i].row];
         sum[i] = scratch->piece.sum[leaf[i].row];
     }
