@@ -213,12 +213,12 @@ bool fvi_source_place(const fvi_source *s, bool values, fvi_row_place *out) {
     if (s->cache == NULL) {
         const fv_tensor *t = values ? s->v : s->k;
         *out = (fvi_row_place){.rows = fvi_tensor_at(t, s->sequence, s->head, s->start),
-                           .row_bytes = t->stride[2] * (int64_t)fv_dtype_bytes(t->dtype, 1)};
+                               .row_bytes = t->stride[2] * (int64_t)fv_dtype_bytes(t->dtype, 1)};
         return side_by_side(t);
     }
     *out = (fvi_row_place){.page = fvi_cache_head_at(s->cache, s->layer, s->head)->page,
-                       .values = values,
-                       .row_bytes = (int64_t)(values ? s->cache->v_row_bytes : s->cache->k_row_bytes)};
+                           .values = values,
+                           .row_bytes = (int64_t)(values ? s->cache->v_row_bytes : s->cache->k_row_bytes)};
     return !fvi_quantised(values ? s->cache->desc.v_dtype : s->cache->desc.k_dtype);
 }
 

@@ -33,8 +33,7 @@ static uint64_t draw_word(const fvi_select *s, uint64_t tile, int64_t b, double 
     return word;
 }
 
-/* A word of the string: each bit is set with the density, rounded to 16 binary digits, of which each takes a word of random bits.
- */
+/* A word of the string: each bit is set with the density, rounded to 16 binary digits; each takes a word of random bits. */
 static uint64_t string_word(const fvi_select *s, int64_t b, double density) {
     const int64_t digits = (int64_t)(density * 0x1p16 + 0.5);
     uint64_t word = 0;
