@@ -114,17 +114,57 @@ static void key_row(const fvi_looker *l, bool half, int64_t key, uint8_t *out) {
     }
 }
 
-/* Copies rows of `bytes`, which are 16 or more apart in memory and a multiple of 16 long: a call of memcpy each would take longer
- * than the products. */
-static void copy_keys(const fvi_looker *l, const int32_t *key, int n, int64_t bytes, uint8_t *out) {
-    const fvi_source *s = &l->source;
-    const uint8_t *base = s->cache != NULL ? NULL : fvi_tensor_at(s->k, s->sequence, s->head, s->start);
-    int64_t apart = s->cache != NULL ? (int64_t)s->cache->k_row_bytes : s->k->stride[2] * (int64_t)fv_dtype_bytes(s->k->dtype, 1);
-    fvi_page *const *page = s->cache != NULL ? fvi_cache_head_at(s->cache, s->layer, s->head)->page : NULL;
+/* Rows of K that are `apart` bytes apart, from `base` or in a cache's pages. */
+typedef struct key_rows {
+    const uint8_t *base;
+    fvi_page *const *page; /* NULL: tensors */
+    int64_t apart;
+} key_rows;
+
+static key_rows rows_of_keys(const fvi_source *s) {
+    if (s->cache != NULL) {
+        return (key_rows){NULL, fvi_cache_head_at(s->cache, s->layer, s->head)->page, (int64_t)s->cache->k_row_bytes};
+    }
+    int64_t apart = s->k->stride[2] * (int64_t)fv_dtype_bytes(s->k->dtype, 1);
+    return (key_rows){fvi_tensor_at(s->k, s->sequence, s->head, s->start), NULL, apart};
+}
+
+static const uint8_t *row_of_key(const key_rows *rows, int32_t key) {
+    uint32_t at = (uint32_t)key;
+    return rows->page != NULL ? rows->page[at / FVI_PAGE]->k + at % FVI_PAGE * rows->apart : rows->base + key * rows->apart;
+}
+
+static inline void copy_rows(const key_rows *rows, const int32_t *key, int n, int64_t bytes, uint8_t *out) {
     for (int j = 0; j < n; j++, out += bytes) {
-        const uint8_t *row = page != NULL ? page[key[j] / FVI_PAGE]->k + key[j] % FVI_PAGE * apart : base + key[j] * apart;
+        const uint8_t *row = row_of_key(rows, key[j]);
         for (int64_t c = 0; c < bytes; c += 16) {
             memcpy(out + c, row + c, 16);
+        }
+    }
+}
+
+/* Copies rows of `bytes`, whose elements are side by side, a multiple of 16: a call of memcpy each would take longer than the
+ * products. */
+static void copy_keys(const fvi_source *s, const int32_t *key, int n, int64_t bytes, uint8_t *out) {
+    const key_rows rows = rows_of_keys(s);
+    if (bytes == 128) { /* width 64: unrolled */
+        copy_rows(&rows, key, n, 128, out);
+    } else {
+        copy_rows(&rows, key, n, bytes, out);
+    }
+}
+
+/* A prefetch never faults, and what it asks in vain costs little: quantised rows' scales are left out. */
+static void ask_keys(const fvi_sight *sight, const int32_t *key, int n) {
+    enum { LINE = 64 };
+    const fvi_looker *l = sight->source;
+    const fvi_source *s = &l->source;
+    const key_rows rows = rows_of_keys(s);
+    int64_t bytes = (int64_t)fv_dtype_bytes(s->cache != NULL ? s->cache->desc.k_dtype : s->k->dtype, sight->d_k);
+    for (int j = 0; j < n; j++) {
+        const uint8_t *row = row_of_key(&rows, key[j]);
+        for (int64_t c = 0; c < bytes; c += LINE) {
+            __builtin_prefetch(row + c, 0, 3);
         }
     }
 }
@@ -145,7 +185,7 @@ static void pack_keys(const fvi_sight *sight, const int32_t *key, int n, void *r
     fv_dtype packed = !quantised ? dtype : sight->ops->half ? FV_BF16 : FV_F32;
     int64_t bytes = (int64_t)fv_dtype_bytes(packed, sight->d_k);
     if (!quantised && side_by_side && bytes % 16 == 0) {
-        copy_keys(l, key, n, bytes, room);
+        copy_keys(s, key, n, bytes, room);
     } else {
         for (int j = 0; j < n; j++) {
             key_row(l, sight->ops->half, key[j], (uint8_t *)room + j * bytes);
@@ -191,5 +231,6 @@ fvi_sight fvi_looker_open(fvi_looker *looker, const fv_plan *plan, const fv_run 
                        .turn = plan->places ? turn_rows : NULL,
                        .rows = read_rows,
                        .pack = pack_leaf,
-                       .pack_keys = pack_keys};
+                       .pack_keys = pack_keys,
+                       .ask_keys = ask_keys};
 }

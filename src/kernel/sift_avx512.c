@@ -16,6 +16,21 @@ static void largest(const float *s, int rows, const uint64_t *seen, float *most)
     }
 }
 
+static void columns(const float *s, int rows, float *most) {
+    __m512 top[4];
+    for (int part = 0; part < 4; part++) {
+        top[part] = _mm512_set1_ps(-INFINITY);
+    }
+    for (int r = 0; r < rows; r++, s += 64) {
+        for (int part = 0; part < 4; part++) {
+            top[part] = _mm512_max_ps(_mm512_load_ps(s + 16 * part), top[part]);
+        }
+    }
+    for (int part = 0; part < 4; part++) {
+        _mm512_storeu_ps(most + 16 * part, top[part]);
+    }
+}
+
 static void above(const float *s, int rows, const float *theta, uint64_t *seen) {
     for (int r = 0; r < rows; r++, s += 64) {
         __m512 t = _mm512_set1_ps(theta[r]);
@@ -51,4 +66,79 @@ static void weigh(float *s, int rows, const int32_t *own, const int32_t *block, 
     }
 }
 
-void fvi_sift_avx512(fvi_sift_ops *ops) { *ops = (fvi_sift_ops){.largest = largest, .above = above, .weigh = weigh}; }
+static __mmask16 first(int64_t n) { return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1); }
+
+/* Ascends with the score; -0 is 0. */
+static __m512i ascending(__m512 x) {
+    const __m512i bits = _mm512_castps_si512(_mm512_add_ps(x, _mm512_setzero_ps()));
+    return _mm512_xor_si512(bits, _mm512_or_si512(_mm512_srai_epi32(bits, 31), _mm512_set1_epi32(INT32_MIN)));
+}
+
+static int64_t put(uint32_t *to, __mmask16 in, __m512i x) {
+    const int n = __builtin_popcount(in);
+    _mm512_mask_storeu_epi32(to, first(n), _mm512_maskz_compress_epi32(in, x));
+    return n;
+}
+
+static uint32_t middle(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t low = a < b ? a : b, high = a < b ? b : a;
+    return c < low ? low : c > high ? high : c;
+}
+
+/* Quickselect, 16 at a time: the k-th largest of x (n), 1 <= k <= n; other (n) is room. What is below the pivot is written over
+ * what has been read. */
+static uint32_t nth_largest(uint32_t *x, int64_t n, int64_t k, uint32_t *other) {
+    for (;;) {
+        const uint32_t pivot = middle(x[0], x[n / 2], x[n - 1]);
+        const __m512i p = _mm512_set1_epi32((int32_t)pivot);
+        int64_t above = 0, below = 0;
+        for (int64_t i = 0; i < n; i += 16) {
+            const __mmask16 in = first(n - i);
+            const __m512i v = _mm512_maskz_loadu_epi32(in, x + i);
+            above += put(other + above, _mm512_mask_cmpgt_epu32_mask(in, v, p), v);
+            below += put(x + below, _mm512_mask_cmplt_epu32_mask(in, v, p), v);
+        }
+        if (k <= above) {
+            uint32_t *swap = x;
+            x = other;
+            other = swap;
+            n = above;
+        } else if (k <= n - below) {
+            return pivot;
+        } else {
+            k -= n - below;
+            n = below;
+        }
+    }
+}
+
+static __m512i scores_at(const float *x, int64_t i, __mmask16 in) { return ascending(_mm512_maskz_loadu_ps(in, x + i)); }
+
+static void top(const float *x, int64_t n, int64_t k, uint32_t *room, int32_t *out) {
+    if (k <= 0) {
+        return;
+    }
+    for (int64_t i = 0; i < n; i += 16) {
+        _mm512_mask_storeu_epi32(room + i, first(n - i), scores_at(x, i, first(n - i)));
+    }
+    const __m512i least = _mm512_set1_epi32((int32_t)nth_largest(room, n, k, room + n));
+    int64_t above = 0, taken = 0;
+    for (int64_t i = 0; i < n; i += 16) {
+        above += __builtin_popcount(_mm512_mask_cmpgt_epu32_mask(first(n - i), scores_at(x, i, first(n - i)), least));
+    }
+    for (int64_t i = 0, equals = k - above; i < n; i += 16) {
+        const __m512i v = scores_at(x, i, first(n - i));
+        uint32_t in = _mm512_mask_cmpgt_epu32_mask(first(n - i), v, least);
+        for (uint32_t same = _mm512_mask_cmpeq_epi32_mask(first(n - i), v, least); same != 0 && equals > 0; equals--) {
+            in |= same & -same;
+            same &= same - 1;
+        }
+        const __m512i number = _mm512_add_epi32(_mm512_set1_epi32((int32_t)i),
+                                                _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+        taken += put((uint32_t *)out + taken, (__mmask16)in, number);
+    }
+}
+
+void fvi_sift_avx512(fvi_sift_ops *ops) {
+    *ops = (fvi_sift_ops){.largest = largest, .columns = columns, .above = above, .weigh = weigh, .top = top};
+}

@@ -2,6 +2,7 @@
 #include "kernel/sift.h"
 
 #include <math.h>
+#include <string.h>
 
 static void largest(const float *s, int rows, const uint64_t *seen, float *most) {
     for (int r = 0; r < rows; r++, s += 64) {
@@ -11,6 +12,17 @@ static void largest(const float *s, int rows, const uint64_t *seen, float *most)
             top = s[j] > top ? s[j] : top;
         }
         most[r] = top;
+    }
+}
+
+static void columns(const float *s, int rows, float *most) {
+    for (int j = 0; j < 64; j++) {
+        most[j] = -INFINITY;
+    }
+    for (int r = 0; r < rows; r++, s += 64) {
+        for (int j = 0; j < 64; j++) {
+            most[j] = s[j] > most[j] ? s[j] : most[j];
+        }
     }
 }
 
@@ -37,7 +49,72 @@ static void weigh(float *s, int rows, const int32_t *own, const int32_t *block, 
     }
 }
 
-void fvi_sift_c(fvi_sift_ops *ops) { *ops = (fvi_sift_ops){.largest = largest, .above = above, .weigh = weigh}; }
+/* Ascends with x; -0 is 0. */
+static uint32_t ascending(float x) {
+    float y = x + 0.0f;
+    uint32_t bits;
+    memcpy(&bits, &y, sizeof bits);
+    return bits ^ (bits >> 31 ? UINT32_MAX : UINT32_C(1) << 31);
+}
+
+static uint32_t middle(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t low = a < b ? a : b, high = a < b ? b : a;
+    return c < low ? low : c > high ? high : c;
+}
+
+/* Quickselect: the k-th largest of x (n), 1 <= k <= n; other (n) is room. Both sides of a cut are written without a branch:
+ * scores come in no order that could be foreseen. */
+static uint32_t nth_largest(uint32_t *x, int64_t n, int64_t k, uint32_t *other) {
+    for (;;) {
+        uint32_t pivot = middle(x[0], x[n / 2], x[n - 1]);
+        int64_t above = 0, below = 0;
+        for (int64_t i = 0; i < n; i++) {
+            uint32_t v = x[i];
+            other[above] = v;
+            above += v > pivot;
+            x[below] = v;
+            below += v < pivot;
+        }
+        if (k <= above) {
+            uint32_t *swap = x;
+            x = other;
+            other = swap;
+            n = above;
+        } else if (k <= n - below) {
+            return pivot;
+        } else {
+            k -= n - below;
+            n = below;
+        }
+    }
+}
+
+/* What is above the k-th largest, and the first of its equals. */
+static void top(const float *x, int64_t n, int64_t k, uint32_t *room, int32_t *out) {
+    if (k <= 0) {
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        room[i] = ascending(x[i]);
+    }
+    uint32_t least = nth_largest(room, n, k, room + n);
+    int64_t above = 0, taken = 0;
+    for (int64_t i = 0; i < n; i++) {
+        above += ascending(x[i]) > least;
+    }
+    int64_t equals = k - above;
+    for (int64_t i = 0; taken < k; i++) {
+        uint32_t v = ascending(x[i]);
+        bool take = v > least || (v == least && equals > 0);
+        equals -= v == least;
+        out[taken] = (int32_t)i;
+        taken += take;
+    }
+}
+
+void fvi_sift_c(fvi_sift_ops *ops) {
+    *ops = (fvi_sift_ops){.largest = largest, .columns = columns, .above = above, .weigh = weigh, .top = top};
+}
 
 void fvi_sift_init(const fvi_cpu *cpu, fvi_sift_ops *ops) {
     fvi_sift_c(ops);

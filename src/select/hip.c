@@ -15,7 +15,6 @@
  * bounds are exact and not rounded. A query block that is not complete has the rows that are there. If its sampled rows are not,
  * its last row stands in. */
 #include "select/select.h"
-#include "select/top.h"
 
 #include <math.h>
 #include <string.h>
@@ -80,39 +79,51 @@ static int64_t sample(const fvi_select *s, int64_t first, int64_t last, float *q
     return n;
 }
 
-static void largest(const float *s, int64_t rows, float *out) {
-    memcpy(out, s, FVI_BLOCK * sizeof *out);
-    for (int64_t r = 1; r < rows; r++) {
-        for (int j = 0; j < FVI_BLOCK; j++) {
-            out[j] = s[r * FVI_BLOCK + j] > out[j] ? s[r * FVI_BLOCK + j] : out[j];
-        }
-    }
-}
-
-/* Scores of halves from..to-1, whose representatives fill at most one leaf. */
-static void score_halves(search *t, int64_t from, int64_t to) {
-    bool center = t->s->value[CENTER] != 0;
+/* Representatives of some halves: at most one leaf of keys, those of half i end at end[i - from]. */
+typedef struct leaf {
+    int64_t from, to;
+    int n;
     int32_t key[FVI_BLOCK], end[FVI_BLOCK];
-    int n = 0;
-    for (int64_t i = from; i < to; i++) {
+} leaf;
+
+/* Those of halves from `from` on, asked from memory. */
+static void gather(const search *t, int64_t from, leaf *out) {
+    bool center = t->s->value[CENTER] != 0;
+    *out = (leaf){.from = from, .to = fvi_min(from + FVI_BLOCK / t->block_k, 2 * t->ranges)};
+    for (int64_t i = from; i < out->to; i++) {
         int64_t at = (t->first[i] + (center ? t->size[i] / 2 : 0)) * t->block_k;
         for (int64_t j = at; t->size[i] > 0 && j < fvi_min(at + t->block_k, t->end); j++) {
-            key[n++] = (int32_t)j;
+            out->key[out->n++] = (int32_t)j;
         }
-        end[i - from] = n;
+        out->end[i - from] = out->n;
     }
+    t->s->sight->ask_keys(t->s->sight, out->key, out->n);
+}
+
+static void score_leaf(search *t, const leaf *x) {
     float best[FVI_BLOCK];
-    if (n > 0) {
-        fvi_look_keys(&t->look, key, n, 1, t->products);
-        largest(t->products, t->look.rows, best);
+    if (x->n > 0) {
+        fvi_look_keys(&t->look, x->key, x->n, 1, t->products);
+        t->s->sight->sift->columns(t->products, (int)t->look.rows, best);
     }
     int64_t sinks = fvi_ceil_div((int64_t)t->s->value[SINKS], t->block_k);
-    for (int64_t i = from, j = 0; i < to; i++) {
+    for (int64_t i = x->from, j = 0; i < x->to; i++) {
         float top = -INFINITY;
-        for (; j < end[i - from]; j++) {
+        for (; j < x->end[i - x->from]; j++) {
             top = best[j] > top ? best[j] : top;
         }
         t->score[i] = t->size[i] > 0 && t->first[i] < sinks ? INFINITY : top;
+    }
+}
+
+/* Keys of a leaf come from anywhere: they are on their way while the leaf before is scored. */
+static void score_halves(search *t) {
+    leaf room[2];
+    int now = 0;
+    gather(t, 0, &room[now]);
+    for (; room[now].from < 2 * t->ranges; now = 1 - now) {
+        gather(t, room[now].to, &room[1 - now]);
+        score_leaf(t, &room[now]);
     }
 }
 
@@ -141,13 +152,10 @@ static void descend(search *t, int64_t blocks) {
         t->first[i] = (int32_t)(blocks * i / t->ranges);
         t->size[i] = (int32_t)(blocks * (i + 1) / t->ranges) - t->first[i];
     }
-    int64_t together = FVI_BLOCK / t->block_k;
     while (longest(t) > 1) {
         halve(t);
-        for (int64_t i = 0; i < 2 * t->ranges; i += together) {
-            score_halves(t, i, fvi_min(i + together, 2 * t->ranges));
-        }
-        fvi_top(t->score, 2 * t->ranges, t->ranges, t->room, t->kept);
+        score_halves(t);
+        t->s->sight->sift->top(t->score, 2 * t->ranges, t->ranges, t->room, t->kept);
         for (int64_t i = 0; i < t->ranges; i++) { /* kept[i] >= i */
             t->first[i] = t->first[t->kept[i]];
             t->size[i] = t->size[t->kept[i]];

@@ -22,7 +22,6 @@
  * Cost: 64 queries that choose apart share a tile, which visits what any of them wants: on random queries nearly everything, and
  * then it is slower than dense (3.4 core-seconds against 2.8 at 32,768 keys, 8 heads). */
 #include "select/select.h"
-#include "select/top.h"
 
 #include <math.h>
 #include <string.h>
@@ -234,7 +233,7 @@ static void choose(const fvi_select *s, const float *summary, int64_t position, 
         }
     }
     int64_t more = fvi_min(count - 3, own - 2);
-    fvi_top(x->score, own - 2, more, x->room, x->best);
+    s->sight->sift->top(x->score, own - 2, more, x->room, x->best);
     for (int64_t i = 0; i < more; i++) {
         take_chunk(bits, x->best[i] + 1);
     }

@@ -45,6 +45,8 @@ struct fvi_sight {
     int (*pack)(const fvi_sight *sight, int64_t leaf, void *room, void *kt);
     /* Packs keys key[0] .. key[n - 1], in any order, in the same way; n <= 64. */
     void (*pack_keys)(const fvi_sight *sight, const int32_t *key, int n, void *room, void *kt);
+    /* Asks memory for keys that will soon be packed. */
+    void (*ask_keys)(const fvi_sight *sight, const int32_t *key, int n);
 };
 
 /* Some query rows against any leaves of keys, by the tile's own products. */

@@ -53,6 +53,59 @@ static void check_rows(const fvi_sift_ops *ops, const char *level, int rows, fvi
     guard_free(&s), guard_free(&most), guard_free(&seen), guard_free(&theta);
 }
 
+static void check_columns(const fvi_sift_ops *ops, const char *level, int rows, fvi_rng *r) {
+    guard s = guard_make((size_t)rows * 256, 64, true), most = guard_make(256, 4, true);
+    float *sv = (float *)s.data, *mv = (float *)most.data;
+    for (int i = 0; i < rows * 64; i++) {
+        sv[i] = score(r);
+    }
+    ops->columns(sv, rows, mv);
+    for (int j = 0; j < 64; j++) {
+        float want = -INFINITY;
+        for (int i = 0; i < rows; i++) {
+            want = sv[i * 64 + j] > want ? sv[i * 64 + j] : want;
+        }
+        expect(mv[j] == want, "columns", level, rows, j);
+    }
+    expect(guard_intact(&s) && guard_intact(&most), "guards of columns", level, rows, 0);
+    guard_free(&s), guard_free(&most);
+}
+
+/* NaN by its sign: above or below all. */
+static bool before(const float *x, int a, int b) {
+    float rank[2] = {x[a], x[b]};
+    int kind[2];
+    for (int i = 0; i < 2; i++) {
+        kind[i] = !isnan(rank[i]) ? 0 : signbit(rank[i]) ? -1 : 1;
+        rank[i] = kind[i] == 0 ? rank[i] : 0;
+    }
+    return kind[0] != kind[1] ? kind[0] > kind[1] : rank[0] != rank[1] ? rank[0] > rank[1] : a < b;
+}
+
+static void check_top(const fvi_sift_ops *ops, const char *level, int n, int k, fvi_rng *r) {
+    guard x = guard_make((size_t)n * 4, 4, true), room = guard_make((size_t)n * 8, 4, true);
+    guard out = guard_make((size_t)k * 4, 4, true);
+    float *xv = (float *)x.data;
+    const int32_t *ov = (const int32_t *)out.data;
+    bool coarse = fvi_rng_below(r, 2) == 0, in_order = true;
+    for (int i = 0; i < n; i++) {
+        xv[i] = coarse ? score(r) : (float)fvi_rng_below(r, 1 << 20) - (1 << 19);
+    }
+    ops->top(xv, n, k, (uint32_t *)room.data, (int32_t *)out.data);
+    for (int i = 0, taken = 0; i < n; i++) {
+        int ahead = 0;
+        for (int j = 0; j < n; j++) {
+            ahead += before(xv, j, i);
+        }
+        if (ahead < k) {
+            in_order = in_order && ov[taken++] == i;
+        }
+    }
+    expect(in_order, "top", level, n, k);
+    expect(guard_intact(&x) && guard_intact(&room) && guard_intact(&out), "guards of top", level, n, k);
+    guard_free(&x), guard_free(&room), guard_free(&out);
+}
+
 static void check_weights(const fvi_sift_ops *ops, const char *level, int rows, fvi_rng *r) {
     guard s = guard_make((size_t)rows * 256, 64, true), seen = guard_make((size_t)rows * 8, 8, true);
     guard own = guard_make((size_t)rows * 4, 4, true);
@@ -92,6 +145,12 @@ static void check_level(const fvi_sift_ops *ops, const char *level) {
         for (int round = 0; round < 20; round++) {
             check_rows(ops, level, rows, &r);
             check_weights(ops, level, rows, &r);
+            check_columns(ops, level, rows, &r);
+        }
+    }
+    for (int n = 1; n <= 200; n++) {
+        for (int round = 0; round < 4; round++) {
+            check_top(ops, level, n, round == 0 ? n : (int)fvi_rng_below(&r, n + 1), &r);
         }
     }
 }
