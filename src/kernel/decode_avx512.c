@@ -1,7 +1,7 @@
 /* decode_avx512.c - products of generated tokens for AVX-512: f32, f16 and bf16 rows widened in registers.
  *
  * qk: up to 4 rows by 4 keys (1 by 16, 2 by 8) in 16 accumulators, so that one fold turns them into 16 scores and a widened
- * piece of K serves all rows. pv: up to 4 rows by 128 columns. */
+ * piece of K serves all rows. pv: up to 4 rows by 64 columns. */
 #include "kernel/decode_avx512_inline.h"
 
 static int64_t q_bytes(int d) { return fvi_round_up(d, LANES) * (int64_t)sizeof(float); }
@@ -85,44 +85,46 @@ static void qk_bf16(const void *q, int rows, int d, const fvi_rows *k, float sca
 
 /* ---- pv ------------------------------------------------------------------------------------------------------------ */
 
-INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                        int columns, const ahead *next, fv_dtype dtype) {
+INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, const sweep *w, int d, int d_pad,
+                        float *out, int columns, const ahead *next, fv_dtype dtype) {
     __m512 acc[GROUP][WIDE], y[WIDE];
-    __mmask16 last = first(d - c - LANES * (columns - 1));
+    __mmask16 last = first(d - w->c - LANES * (columns - 1));
+    out += w->c;
     UNROLL for (int r = 0; r < rows; r++) {
         __m512 a = _mm512_set1_ps(alpha[r]);
         UNROLL for (int i = 0; i < columns; i++) {
-            acc[r][i] = _mm512_mul_ps(_mm512_load_ps(out + (int64_t)r * d_pad + c + LANES * i), a);
+            acc[r][i] = _mm512_mul_ps(_mm512_load_ps(out + (int64_t)r * d_pad + LANES * i), a);
         }
     }
-    const unsigned char *row = v->data;
     int size = dtype == FV_F32 ? 4 : 2;
-    for (int j = 0; j < v->n; j++, row += v->row_bytes) {
-        int64_t way = way_ahead(next, j, 1);
-        UNROLL for (int i = 0; i < columns; i += 64 / (size * LANES)) { ask_for(row, way + size * (c + LANES * i)); }
-        UNROLL for (int i = 0; i + 1 < columns; i++) { y[i] = widen(row, c + LANES * i, 0xffff, dtype); }
-        y[columns - 1] = widen(row, c + LANES * (columns - 1), last, dtype);
+    asking asks = asking_of(v, w, next, size * LANES * columns, size);
+    const unsigned char *row = (const unsigned char *)v->data + w->from * v->row_bytes + (int64_t)size * w->c;
+    for (int j = 0; j < w->keys; j++, row += v->row_bytes) {
+        int64_t way = asked_at(&asks, j);
+        UNROLL for (int i = 0; i < columns; i += 64 / (size * LANES)) { ask_for(v->data, way + size * LANES * i); }
+        UNROLL for (int i = 0; i + 1 < columns; i++) { y[i] = widen(row, LANES * i, 0xffff, dtype); }
+        y[columns - 1] = widen(row, LANES * (columns - 1), last, dtype);
         UNROLL for (int r = 0; r < rows; r++) {
-            __m512 x = _mm512_set1_ps(p[r * FVI_LEAF + j]);
+            __m512 x = _mm512_set1_ps(p[r * FVI_LEAF + w->from + j]);
             UNROLL for (int i = 0; i < columns; i++) { acc[r][i] = _mm512_fmadd_ps(x, y[i], acc[r][i]); }
         }
     }
     UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int i = 0; i < columns; i++) { _mm512_store_ps(out + (int64_t)r * d_pad + c + LANES * i, acc[r][i]); }
+        UNROLL for (int i = 0; i < columns; i++) { _mm512_store_ps(out + (int64_t)r * d_pad + LANES * i, acc[r][i]); }
     }
 }
 
-INLINE void value_block_f32(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                            int columns, const ahead *next) {
-    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, next, FV_F32);
+INLINE void value_block_f32(const float *p, int rows, const float *alpha, const fvi_rows *v, const sweep *w, int d, int d_pad,
+                            float *out, int columns, const ahead *next) {
+    value_block(p, rows, alpha, v, w, d, d_pad, out, columns, next, FV_F32);
 }
-INLINE void value_block_f16(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                            int columns, const ahead *next) {
-    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, next, FV_F16);
+INLINE void value_block_f16(const float *p, int rows, const float *alpha, const fvi_rows *v, const sweep *w, int d, int d_pad,
+                            float *out, int columns, const ahead *next) {
+    value_block(p, rows, alpha, v, w, d, d_pad, out, columns, next, FV_F16);
 }
-INLINE void value_block_bf16(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                             int columns, const ahead *next) {
-    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, next, FV_BF16);
+INLINE void value_block_bf16(const float *p, int rows, const float *alpha, const fvi_rows *v, const sweep *w, int d, int d_pad,
+                             float *out, int columns, const ahead *next) {
+    value_block(p, rows, alpha, v, w, d, d_pad, out, columns, next, FV_BF16);
 }
 
 static void pv_f32(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {

@@ -6,7 +6,8 @@
 #include "kernel/avx512_inline.h"
 #include "kernel/decode.h"
 
-enum { GROUP = 4, WIDE = 8, AHEAD = 10240 }; /* rows of a block; its columns in registers, at most; bytes asked for ahead */
+enum { GROUP = 4, WIDE = 8 };              /* rows of a block; its columns in registers, at most */
+enum { AHEAD_K = 10240, AHEAD_V = 16384 }; /* bytes asked for ahead: a half sweep of V leaves 4 KB of it behind at once */
 
 /* Where keys j .. j + keys - 1 are; past the leaf's end its last row stands in, whose score is dropped. */
 INLINE void point_at(const fvi_rows *k, int j, int keys, const unsigned char *key[LANES]) {
@@ -16,7 +17,7 @@ INLINE void point_at(const fvi_rows *k, int j, int keys, const unsigned char *ke
     }
 }
 
-/* What is asked for ahead of its time: AHEAD bytes or a leaf further on, in this leaf or the next one. A line at a time between
+/* What is asked for ahead of its time: so many bytes or a leaf further on, in this leaf or the next one. A line at a time between
  * the products and in the order of addresses, since bursts and jumps to and fro leave memory idle; and without a branch. */
 typedef struct ahead {
     int64_t row_bytes, next; /* next: from row n of this leaf, were there one, to row 0 of the next leaf */
@@ -25,8 +26,8 @@ typedef struct ahead {
 } ahead;
 
 /* Of rows of `bytes` bytes. Later passes over a leaf ask for what they are at. */
-INLINE ahead ahead_of(const fvi_rows *rows, int64_t bytes, int pass) {
-    int far = (int)fvi_min(fvi_round_up(fvi_max(AHEAD / bytes, 1), 8), FVI_LEAF);
+INLINE ahead ahead_of(const fvi_rows *rows, int64_t bytes, int64_t distance, int pass) {
+    int far = (int)fvi_min(fvi_round_up(fvi_max(distance / bytes, 1), 8), FVI_LEAF);
     uintptr_t end = (uintptr_t)rows->data + (uintptr_t)(rows->n * rows->row_bytes);
     return (ahead){.row_bytes = rows->row_bytes,
                    .next = rows->next == NULL || pass > 0 ? 0 : (int64_t)((uintptr_t)rows->next - end),
@@ -90,7 +91,7 @@ INLINE void multiply_keys(const void *qt, int64_t q_bytes, int rows, int d, cons
     float *to = s;
     int passes = (rows + GROUP - 1) / GROUP;
     for (int pass = 0; pass < passes; pass++, q += GROUP * q_bytes, to += GROUP * FVI_LEAF) {
-        ahead next = ahead_of(k, d * element, pass);
+        ahead next = ahead_of(k, d * element, AHEAD_K, pass);
         switch (rows - GROUP * pass) {
         case 1:
             form(q, 1, d, k, scale, to, LANES, &next);
@@ -107,36 +108,84 @@ INLINE void multiply_keys(const void *qt, int64_t q_bytes, int rows, int d, cons
         }
     }
     clear_scores(k->n, rows, s);
+} /* V's rows are swept in whole, or, where that would take more registers than there are, 32 of them in one half of 8 registers
+   * of columns and then in the other: they are still in the first cache then. */
+enum { SWEPT = 32 };
+typedef struct sweep {
+    int from, keys;   /* of the leaf */
+    int c;            /* the first column */
+    int half, halves; /* which of 1 or 2 */
+} sweep;
+
+/* What is asked for while key j of a sweep is met: as many bytes as are read, way + j * stride from V's first row, and from key
+ * `turn` on in the next leaf. */
+typedef struct asking {
+    int64_t way, stride, next;
+    int turn;
+} asking;
+
+/* Two halves bring whole rows together, if those follow each other, in the order of addresses and evenly. */
+INLINE asking asking_of(const fvi_rows *v, const sweep *w, const ahead *next, int64_t bytes, int64_t element) {
+    int left = v->n - next->rows - w->from, half = w->half * w->keys;
+    int64_t way = (w->from + next->rows) * v->row_bytes;
+    if (w->halves == 2 && v->row_bytes == 2 * bytes) {
+        return (asking){way + half * bytes, bytes, next->next, 2 * left - half};
+    }
+    return (asking){way + w->c * element, v->row_bytes, next->next, left};
 }
 
-/* Outputs of a few rows, `columns` registers from column c on: likewise for constant rows and columns. */
-typedef void value_block_fn(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                            int columns, const ahead *next);
+INLINE int64_t asked_at(const asking *a, int j) { return a->way + j * a->stride + (j < a->turn ? 0 : a->next); }
 
-/* Whole rows of V up to 128 columns: half a row at a time is no stream that the processor would recognise, and a second pass
- * over the leaf leaves the memory idle. 4 rows of 128 columns take all 32 registers, so that a few accumulators live in the
- * first cache. Returns the columns, in registers, that are taken where `left` are left. */
+/* Outputs of a few rows, `columns` registers from column w->c on, multiplied by alpha first: likewise for constant rows and
+ * columns. */
+typedef void value_block_fn(const float *p, int rows, const float *alpha, const fvi_rows *v, const sweep *w, int d, int d_pad,
+                            float *out, int columns, const ahead *next);
+
+/* Registers that are taken where `left` are left. */
 INLINE int columns_of(int left) { return left >= 8 ? 8 : left >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
-INLINE void multiply_columns(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                             int columns, const ahead *next, value_block_fn *form) {
+INLINE void sweep_halves(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+                         const ahead *next, value_block_fn *form) {
+    static const float one[GROUP] = {1, 1, 1, 1};
+    for (int from = 0; from < v->n; from += SWEPT) {
+        int keys = v->n - from < SWEPT ? v->n - from : SWEPT;
+        for (int half = 0; half < 2; half++) {
+            sweep w = {from, keys, c + half * LANES * WIDE / 2, half, 2};
+            form(p, rows, from == 0 ? alpha : one, v, &w, d, d_pad, out, WIDE / 2, next);
+        }
+    }
+}
+
+/* From column c on; returns how many registers were taken. Four rows of 8 or 6 registers would not leave enough for V. */
+INLINE int multiply_columns(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+                            const ahead *next, value_block_fn *form) {
+    const sweep all = {0, v->n, c, 0, 1};
+    int columns = columns_of((d_pad - c) / LANES);
+    if (columns > 4 && rows > 2) {
+        if (columns == 8) {
+            sweep_halves(p, rows, alpha, v, c, d, d_pad, out, next, form);
+            return columns;
+        }
+        columns = 4;
+    }
     switch (columns) {
     case 8:
-        form(p, rows, alpha, v, c, d, d_pad, out, 8, next);
+        form(p, rows, alpha, v, &all, d, d_pad, out, 8, next);
         break;
     case 6:
-        form(p, rows, alpha, v, c, d, d_pad, out, 6, next);
+        form(p, rows, alpha, v, &all, d, d_pad, out, 6, next);
         break;
     case 4:
-        form(p, rows, alpha, v, c, d, d_pad, out, 4, next);
+        form(p, rows, alpha, v, &all, d, d_pad, out, 4, next);
         break;
     case 2:
-        form(p, rows, alpha, v, c, d, d_pad, out, 2, next);
+        form(p, rows, alpha, v, &all, d, d_pad, out, 2, next);
         break;
     default:
-        form(p, rows, alpha, v, c, d, d_pad, out, 1, next);
+        form(p, rows, alpha, v, &all, d, d_pad, out, 1, next);
         break;
     }
+    return columns;
 }
 
 INLINE void multiply_weights(const float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out,
@@ -144,21 +193,20 @@ INLINE void multiply_weights(const float *p, int rows, const float *alpha, const
     int blocks = (rows + GROUP - 1) / GROUP;
     for (int block = 0; block < blocks;
          block++, rows -= GROUP, p += GROUP * FVI_LEAF, alpha += GROUP, out += GROUP * (int64_t)d_pad) {
+        ahead next = ahead_of(v, d * element, AHEAD_V, block);
         for (int c = 0, columns; c < d_pad; c += LANES * columns) {
-            columns = columns_of((d_pad - c) / LANES);
-            ahead next = ahead_of(v, d * element, block);
             switch (rows) {
             case 1:
-                multiply_columns(p, 1, alpha, v, c, d, d_pad, out, columns, &next, form);
+                columns = multiply_columns(p, 1, alpha, v, c, d, d_pad, out, &next, form);
                 break;
             case 2:
-                multiply_columns(p, 2, alpha, v, c, d, d_pad, out, columns, &next, form);
+                columns = multiply_columns(p, 2, alpha, v, c, d, d_pad, out, &next, form);
                 break;
             case 3:
-                multiply_columns(p, 3, alpha, v, c, d, d_pad, out, columns, &next, form);
+                columns = multiply_columns(p, 3, alpha, v, c, d, d_pad, out, &next, form);
                 break;
             default:
-                multiply_columns(p, 4, alpha, v, c, d, d_pad, out, columns, &next, form);
+                columns = multiply_columns(p, 4, alpha, v, c, d, d_pad, out, &next, form);
                 break;
             }
         }

@@ -57,8 +57,41 @@ INLINE void score_rows(const void *q, int rows, int d, const fvi_rows *k, float 
     }
 }
 
+/* Four rows that stay in registers, `steps` of each, with keys side by side: only keys are loaded. Four keys at a time; one after
+ * the other they come more slowly from memory, by a tenth. */
+INLINE void score_held(const char *q, int steps, const fvi_rows *k, float scale, float *s) {
+    const unsigned char *key[LANES];
+    __m512bh x[GROUP][WIDEST];
+    ahead next = ahead_of(k, 64 * steps, AHEAD_K, 0);
+    UNROLL for (int r = 0; r < GROUP; r++) {
+        UNROLL for (int t = 0; t < steps; t++) { x[r][t] = (__m512bh)_mm512_load_si512(q + 64 * (r * steps + t)); }
+    }
+    for (int j = 0; j < k->n; j += GROUP) {
+        __m512 acc[LANES];
+        point_at(k, j, GROUP, key);
+        int64_t way = way_ahead(&next, j, GROUP);
+        UNROLL for (int i = 0; i < LANES; i++) { acc[i] = _mm512_setzero_ps(); }
+        UNROLL for (int t = 0; t < steps; t++) {
+            UNROLL for (int i = 0; i < GROUP; i++) {
+                __m512bh y = (__m512bh)_mm512_loadu_si512(key[i] + 64 * t);
+                ask_for(key[0], way + 64 * (GROUP * t + i));
+                UNROLL for (int r = 0; r < GROUP; r++) { acc[r * GROUP + i] = _mm512_dpbf16_ps(acc[r * GROUP + i], x[r][t], y); }
+            }
+        }
+        store_scores(_mm512_mul_ps(fold16(acc, true), _mm512_set1_ps(scale)), GROUP, GROUP, s + j);
+    }
+    clear_scores(k->n, GROUP, s);
+}
+
 static void qk(const void *q, int rows, int d, const fvi_rows *k, float scale, float *s) {
-    multiply_keys(q, q_bytes(d), rows, d, k, scale, s, 2, score_rows);
+    bool held = rows == GROUP && k->row_bytes == 2 * d;
+    if (held && d == 2 * PAIRED) {
+        score_held(q, 2, k, scale, s);
+    } else if (held && d == WIDEST * PAIRED) {
+        score_held(q, WIDEST, k, scale, s);
+    } else {
+        multiply_keys(q, q_bytes(d), rows, d, k, scale, s, 2, score_rows);
+    }
 }
 
 /* ---- pv ------------------------------------------------------------------------------------------------------------ */
@@ -87,35 +120,38 @@ INLINE void store_outputs(float *out, bool both, const __m512 acc[2]) {
 }
 
 /* `columns` counts registers of 16; an odd one has its pair alone. */
-INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
-                        int columns, const ahead *next) {
+INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, const sweep *w, int d, int d_pad,
+                        float *out, int columns, const ahead *next) {
     __m512 acc[GROUP][WIDE];
     int halves = (columns + 1) / 2;
-    __mmask32 last = first_pairs(d - c - PAIRED * (halves - 1));
+    __mmask32 last = first_pairs(d - w->c - PAIRED * (halves - 1));
+    out += w->c;
     UNROLL for (int r = 0; r < rows; r++) {
+        __m512 a = _mm512_set1_ps(alpha[r]);
         UNROLL for (int i = 0; i < halves; i++) {
-            load_outputs(out + (int64_t)r * d_pad + c + PAIRED * i, _mm512_set1_ps(alpha[r]), columns > 1, acc[r] + 2 * i);
+            load_outputs(out + (int64_t)r * d_pad + PAIRED * i, a, columns > 1, acc[r] + 2 * i);
         }
     }
-    const unsigned char *row = v->data;
-    bool whole = v->row_bytes == 2 * PAIRED * halves; /* then two rows' lines in the order of addresses */
-    int64_t step = whole ? 128 : 64, stride = whole ? 64 : v->row_bytes;
-    for (int j = 0; j < v->n; j += 2, row += 2 * v->row_bytes) {
+    asking asks = asking_of(v, w, next, 64 * halves, 2);
+    const unsigned char *row = (const unsigned char *)v->data + w->from * v->row_bytes + 2 * (int64_t)w->c;
+    for (int j = 0; j < w->keys; j += 2, row += 2 * v->row_bytes) {
         __m512i a[WIDE / 2], b[WIDE / 2];
-        UNROLL for (int i = 0; i < halves; i++) { a[i] = load_pairs(row, c + PAIRED * i, i + 1 < halves ? UINT32_MAX : last); }
         UNROLL for (int i = 0; i < halves; i++) {
+            __mmask32 mask = i + 1 < halves ? UINT32_MAX : last;
+            a[i] = load_pairs(row, PAIRED * i, mask);
             b[i] = _mm512_setzero_si512();
-            if (j + 1 < v->n) {
-                b[i] = load_pairs(row + v->row_bytes, c + PAIRED * i, i + 1 < halves ? UINT32_MAX : last);
+            if (j + 1 < w->keys) {
+                b[i] = load_pairs(row + v->row_bytes, PAIRED * i, mask);
             }
         }
-        int64_t way = way_ahead(next, j, 2) + 2 * c;
+        int64_t way = asked_at(&asks, j);
+        UNROLL for (int i = 0; i < 2 * halves; i++) {
+            ask_for(v->data, way + (i < halves ? 64 * i : asks.stride + 64 * (i - halves)));
+        }
         UNROLL for (int i = 0; i < halves; i++) {
-            ask_for(row, way + step * i);
-            ask_for(row, way + step * i + stride);
             __m512bh low = (__m512bh)_mm512_unpacklo_epi16(a[i], b[i]), high = (__m512bh)_mm512_unpackhi_epi16(a[i], b[i]);
             UNROLL for (int r = 0; r < rows; r++) {
-                __m512bh x = (__m512bh)_mm512_set1_ps(p[r * FVI_LEAF + j / 2]);
+                __m512bh x = (__m512bh)_mm512_set1_ps(p[r * FVI_LEAF + (w->from + j) / 2]);
                 acc[r][2 * i] = _mm512_dpbf16_ps(acc[r][2 * i], x, low);
                 acc[r][2 * i + 1] = _mm512_dpbf16_ps(acc[r][2 * i + 1], x, high);
             }
@@ -123,7 +159,7 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
     }
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int i = 0; i < halves; i++) {
-            store_outputs(out + (int64_t)r * d_pad + c + PAIRED * i, columns > 1, acc[r] + 2 * i);
+            store_outputs(out + (int64_t)r * d_pad + PAIRED * i, columns > 1, acc[r] + 2 * i);
         }
     }
 }
