@@ -62,13 +62,10 @@ static bool reserve_head(fv_cache *cache, fvi_cache_head *head, int64_t n, int64
         fvi_page_drop(cache, head->page[pages - 1]);
         head->page[pages - 1] = own;
     }
-    for (; pages + *made < need; (*made)++) {
-        fvi_page *page = fvi_page_create(cache);
-        if (page == NULL) {
-            return false;
-        }
-        head->page[pages + *made] = page;
+    if (!fvi_pages_create(cache, need - pages, head->page + pages)) {
+        return false;
     }
+    *made = need - pages;
     return true;
 }
 

@@ -1,5 +1,9 @@
-/* page.c - a page is one allocation: its header, 64 rows of K and their scales, 64 rows of V and theirs, each part 64-byte
- * aligned. */
+/* page.c - a page is two allocations: its header, 64 rows of K and their scales; and 64 rows of V and theirs, each part 64-byte
+ * aligned.
+ *
+ * Pages that come together have their first halves made one after the other and then their second halves, which allocators put
+ * side by side: a generated token reads K of many pages, then V of as many, and a core fetches what lies behind a page before it
+ * is asked for it. With V behind each K that was a fifth to a half of what it read. */
 #include "cache/page.h"
 
 #include <string.h>
@@ -14,33 +18,69 @@ size_t fvi_page_scale_bytes(fv_dtype dtype, int64_t d) {
     return fvi_quantised(dtype) ? (size_t)(d / FVI_QUANT_BLOCK) * FVI_PAGE * sizeof(uint16_t) : 0;
 }
 
-size_t fvi_page_bytes(const fv_cache_desc *d) {
-    return header_bytes() + FVI_PAGE * (fvi_page_row_bytes(d->k_dtype, d->d_k) + fvi_page_row_bytes(d->v_dtype, d->d_v)) +
-           fvi_page_scale_bytes(d->k_dtype, d->d_k) + fvi_page_scale_bytes(d->v_dtype, d->d_v);
+static size_t first_bytes(const fv_cache_desc *d) {
+    return header_bytes() + FVI_PAGE * fvi_page_row_bytes(d->k_dtype, d->d_k) + fvi_page_scale_bytes(d->k_dtype, d->d_k);
 }
+
+static size_t second_bytes(const fv_cache_desc *d) {
+    return FVI_PAGE * fvi_page_row_bytes(d->v_dtype, d->d_v) + fvi_page_scale_bytes(d->v_dtype, d->d_v);
+}
+
+size_t fvi_page_bytes(const fv_cache_desc *d) { return first_bytes(d) + second_bytes(d); }
 
 static bool has_gaps(fv_dtype dtype, int64_t d, size_t row_bytes) {
     return !fvi_quantised(dtype) && row_bytes != fv_dtype_bytes(dtype, d);
 }
 
-static bool padded(const fv_cache *cache) {
-    return has_gaps(cache->desc.k_dtype, cache->desc.d_k, cache->k_row_bytes) ||
-           has_gaps(cache->desc.v_dtype, cache->desc.d_v, cache->v_row_bytes);
+/* Zeros in the padding of rows, so that a dot product may run over it. */
+static void clear_gaps(fv_dtype dtype, int64_t d, size_t row_bytes, uint8_t *rows) {
+    if (has_gaps(dtype, d, row_bytes)) {
+        memset(rows, 0, FVI_PAGE * row_bytes);
+    }
 }
 
-fvi_page *fvi_page_create(const fv_cache *cache) {
-    fvi_page *page = fvi_alloc(cache->ctx, cache->page_bytes, 1);
+static fvi_page *create_first(const fv_cache *cache) {
+    const fv_cache_desc *d = &cache->desc;
+    fvi_page *page = fvi_alloc(cache->ctx, first_bytes(d), 1);
     if (page != NULL) {
-        /* zeros in the padding of rows, so that a dot product may run over it */
-        memset(page, 0, padded(cache) ? cache->page_bytes : sizeof *page);
+        memset(page, 0, sizeof *page);
         page->refs = 1;
         page->k = (uint8_t *)page + header_bytes();
-        uint8_t *k_end = page->k + FVI_PAGE * cache->k_row_bytes;
-        page->v = k_end + fvi_page_scale_bytes(cache->desc.k_dtype, cache->desc.d_k);
-        page->k_scale = fvi_quantised(cache->desc.k_dtype) ? (uint16_t *)k_end : NULL;
-        page->v_scale = fvi_quantised(cache->desc.v_dtype) ? (uint16_t *)(page->v + FVI_PAGE * cache->v_row_bytes) : NULL;
+        page->k_scale = fvi_quantised(d->k_dtype) ? (uint16_t *)(page->k + FVI_PAGE * cache->k_row_bytes) : NULL;
+        clear_gaps(d->k_dtype, d->d_k, cache->k_row_bytes, page->k);
     }
     return page;
+}
+
+static bool create_second(const fv_cache *cache, fvi_page *page) {
+    const fv_cache_desc *d = &cache->desc;
+    if (second_bytes(d) == 0) {
+        page->v = page->k + FVI_PAGE * cache->k_row_bytes; /* no rows */
+        return true;
+    }
+    page->v = fvi_alloc(cache->ctx, second_bytes(d), 1);
+    if (page->v == NULL) {
+        return false;
+    }
+    page->v_scale = fvi_quantised(d->v_dtype) ? (uint16_t *)(page->v + FVI_PAGE * cache->v_row_bytes) : NULL;
+    clear_gaps(d->v_dtype, d->d_v, cache->v_row_bytes, page->v);
+    return true;
+}
+
+bool fvi_pages_create(const fv_cache *cache, int64_t n, fvi_page **page) {
+    int64_t made = 0;
+    while (made < n && (page[made] = create_first(cache)) != NULL) {
+        made++;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (made < n || !create_second(cache, page[i])) {
+            for (int64_t j = 0; j < made; j++) {
+                fvi_page_drop(cache, page[j]);
+            }
+            return false;
+        }
+    }
+    return true;
 }
 
 static void copy_scales(uint16_t *to, const uint16_t *from, int64_t d, int32_t n) {
@@ -50,23 +90,27 @@ static void copy_scales(uint16_t *to, const uint16_t *from, int64_t d, int32_t n
 }
 
 fvi_page *fvi_page_copy(const fv_cache *cache, const fvi_page *page, int32_t n) {
-    fvi_page *copy = fvi_page_create(cache);
-    if (copy != NULL) {
-        memcpy(copy->position, page->position, (size_t)n * sizeof copy->position[0]);
-        memcpy(copy->k, page->k, (size_t)n * cache->k_row_bytes);
-        memcpy(copy->v, page->v, (size_t)n * cache->v_row_bytes);
-        copy_scales(copy->k_scale, page->k_scale, cache->desc.d_k, n);
-        copy_scales(copy->v_scale, page->v_scale, cache->desc.d_v, n);
-        copy->min_position = page->min_position;
-        fvi_page_cut(copy, n);
+    fvi_page *copy;
+    if (!fvi_pages_create(cache, 1, &copy)) {
+        return NULL;
     }
+    memcpy(copy->position, page->position, (size_t)n * sizeof copy->position[0]);
+    memcpy(copy->k, page->k, (size_t)n * cache->k_row_bytes);
+    memcpy(copy->v, page->v, (size_t)n * cache->v_row_bytes);
+    copy_scales(copy->k_scale, page->k_scale, cache->desc.d_k, n);
+    copy_scales(copy->v_scale, page->v_scale, cache->desc.d_v, n);
+    copy->min_position = page->min_position;
+    fvi_page_cut(copy, n);
     return copy;
 }
 
 void fvi_page_drop(const fv_cache *cache, fvi_page *page) {
     page->refs--;
     if (page->refs == 0) {
-        fvi_release(cache->ctx, page, cache->page_bytes, 1);
+        if (second_bytes(&cache->desc) > 0) {
+            fvi_release(cache->ctx, page->v, second_bytes(&cache->desc), 1);
+        }
+        fvi_release(cache->ctx, page, first_bytes(&cache->desc), 1);
     }
 }
 

@@ -8,8 +8,8 @@
 size_t fvi_page_row_bytes(fv_dtype dtype, int64_t d);
 size_t fvi_page_scale_bytes(fv_dtype dtype, int64_t d);
 size_t fvi_page_bytes(const fv_cache_desc *desc);
-/* A new empty page held once, or NULL. */
-fvi_page *fvi_page_create(const fv_cache *cache);
+/* n new empty pages, each held once; false if there is no memory for all of them, and then there are none. */
+bool fvi_pages_create(const fv_cache *cache, int64_t n, fvi_page **page);
 /* A page of one's own with the first n entries of `page`, or NULL. `page` keeps its holders. */
 fvi_page *fvi_page_copy(const fv_cache *cache, const fvi_page *page, int32_t n);
 /* Gives up one hold; the last one frees. */
