@@ -35,7 +35,7 @@ struct fv_cache {
     fv_cache_desc desc;
     fvi_quant_ops quant;
     size_t k_row_bytes, v_row_bytes; /* strides: multiples of 64, or those of quantised rows */
-    size_t page_bytes;               /* of a page's two allocations */
+    size_t page_bytes;               /* of a page's three allocations */
     fvi_cache_head *head;            /* (layers, h_kv) */
     int64_t *next;                   /* (layers): position of the next entry */
     int64_t pages;                   /* held by the tables */

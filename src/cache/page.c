@@ -1,14 +1,11 @@
-/* page.c - a page is two allocations: its header, 64 rows of K and their scales; and 64 rows of V and theirs, each part 64-byte
- * aligned.
+/* page.c - a page is three allocations: a header; 64 rows of K and their scales; 64 rows of V and theirs; each 64-byte aligned.
  *
- * Pages that come together have their first halves made one after the other and then their second halves, which allocators put
- * side by side: a generated token reads K of many pages, then V of as many, and a core fetches what lies behind a page before it
- * is asked for it. With V behind each K that was a fifth to a half of what it read. */
+ * Pages that come together have all their K made one after the other and then all their V, which allocators put side by side: a
+ * generated token reads K of many pages, then V of as many, and a core fetches what lies behind a page before it is asked for it,
+ * and slows down where so much as a header stands between two. */
 #include "cache/page.h"
 
 #include <string.h>
-
-static size_t header_bytes(void) { return (size_t)fvi_round_up((int64_t)sizeof(fvi_page), 64); }
 
 size_t fvi_page_row_bytes(fv_dtype dtype, int64_t d) {
     return (size_t)(fvi_quantised(dtype) ? fvi_quant_row_bytes(dtype, d) : fvi_round_up((int64_t)fv_dtype_bytes(dtype, d), 64));
@@ -18,15 +15,14 @@ size_t fvi_page_scale_bytes(fv_dtype dtype, int64_t d) {
     return fvi_quantised(dtype) ? (size_t)(d / FVI_QUANT_BLOCK) * FVI_PAGE * sizeof(uint16_t) : 0;
 }
 
-static size_t first_bytes(const fv_cache_desc *d) {
-    return header_bytes() + FVI_PAGE * fvi_page_row_bytes(d->k_dtype, d->d_k) + fvi_page_scale_bytes(d->k_dtype, d->d_k);
+static size_t side_bytes(fv_dtype dtype, int64_t d) {
+    return FVI_PAGE * fvi_page_row_bytes(dtype, d) + fvi_page_scale_bytes(dtype, d);
 }
 
-static size_t second_bytes(const fv_cache_desc *d) {
-    return FVI_PAGE * fvi_page_row_bytes(d->v_dtype, d->d_v) + fvi_page_scale_bytes(d->v_dtype, d->d_v);
-}
+static size_t k_bytes(const fv_cache_desc *d) { return side_bytes(d->k_dtype, d->d_k); }
+static size_t v_bytes(const fv_cache_desc *d) { return side_bytes(d->v_dtype, d->d_v); }
 
-size_t fvi_page_bytes(const fv_cache_desc *d) { return first_bytes(d) + second_bytes(d); }
+size_t fvi_page_bytes(const fv_cache_desc *d) { return sizeof(fvi_page) + k_bytes(d) + v_bytes(d); }
 
 static bool has_gaps(fv_dtype dtype, int64_t d, size_t row_bytes) {
     return !fvi_quantised(dtype) && row_bytes != fv_dtype_bytes(dtype, d);
@@ -39,26 +35,24 @@ static void clear_gaps(fv_dtype dtype, int64_t d, size_t row_bytes, uint8_t *row
     }
 }
 
-static fvi_page *create_first(const fv_cache *cache) {
+static bool create_k(const fv_cache *cache, fvi_page *page) {
     const fv_cache_desc *d = &cache->desc;
-    fvi_page *page = fvi_alloc(cache->ctx, first_bytes(d), 1);
-    if (page != NULL) {
-        memset(page, 0, sizeof *page);
-        page->refs = 1;
-        page->k = (uint8_t *)page + header_bytes();
-        page->k_scale = fvi_quantised(d->k_dtype) ? (uint16_t *)(page->k + FVI_PAGE * cache->k_row_bytes) : NULL;
-        clear_gaps(d->k_dtype, d->d_k, cache->k_row_bytes, page->k);
+    page->k = fvi_alloc(cache->ctx, k_bytes(d), 1);
+    if (page->k == NULL) {
+        return false;
     }
-    return page;
+    page->k_scale = fvi_quantised(d->k_dtype) ? (uint16_t *)(page->k + FVI_PAGE * cache->k_row_bytes) : NULL;
+    clear_gaps(d->k_dtype, d->d_k, cache->k_row_bytes, page->k);
+    return true;
 }
 
-static bool create_second(const fv_cache *cache, fvi_page *page) {
+static bool create_v(const fv_cache *cache, fvi_page *page) {
     const fv_cache_desc *d = &cache->desc;
-    if (second_bytes(d) == 0) {
+    if (v_bytes(d) == 0) {
         page->v = page->k + FVI_PAGE * cache->k_row_bytes; /* no rows */
         return true;
     }
-    page->v = fvi_alloc(cache->ctx, second_bytes(d), 1);
+    page->v = fvi_alloc(cache->ctx, v_bytes(d), 1);
     if (page->v == NULL) {
         return false;
     }
@@ -69,18 +63,22 @@ static bool create_second(const fv_cache *cache, fvi_page *page) {
 
 bool fvi_pages_create(const fv_cache *cache, int64_t n, fvi_page **page) {
     int64_t made = 0;
-    while (made < n && (page[made] = create_first(cache)) != NULL) {
-        made++;
+    bool done = true;
+    for (; done && made < n; made += done) {
+        page[made] = fvi_zalloc(cache->ctx, 1, sizeof(fvi_page));
+        done = page[made] != NULL;
     }
-    for (int64_t i = 0; i < n; i++) {
-        if (made < n || !create_second(cache, page[i])) {
-            for (int64_t j = 0; j < made; j++) {
-                fvi_page_drop(cache, page[j]);
-            }
-            return false;
-        }
+    for (int64_t i = 0; i < made; i++) {
+        page[i]->refs = 1;
+        done = done && create_k(cache, page[i]);
     }
-    return true;
+    for (int64_t i = 0; i < made; i++) {
+        done = done && create_v(cache, page[i]);
+    }
+    for (int64_t i = 0; !done && i < made; i++) {
+        fvi_page_drop(cache, page[i]);
+    }
+    return done;
 }
 
 static void copy_scales(uint16_t *to, const uint16_t *from, int64_t d, int32_t n) {
@@ -107,10 +105,11 @@ fvi_page *fvi_page_copy(const fv_cache *cache, const fvi_page *page, int32_t n) 
 void fvi_page_drop(const fv_cache *cache, fvi_page *page) {
     page->refs--;
     if (page->refs == 0) {
-        if (second_bytes(&cache->desc) > 0) {
-            fvi_release(cache->ctx, page->v, second_bytes(&cache->desc), 1);
+        if (v_bytes(&cache->desc) > 0) {
+            fvi_release(cache->ctx, page->v, v_bytes(&cache->desc), 1);
         }
-        fvi_release(cache->ctx, page, first_bytes(&cache->desc), 1);
+        fvi_release(cache->ctx, page->k, k_bytes(&cache->desc), 1);
+        fvi_release(cache->ctx, page, sizeof *page, 1);
     }
 }
 

@@ -4,14 +4,14 @@
 #define FVI_DECODE_QUANT_AVX512_INLINE_H
 
 #include "kernel/avx512_inline.h"
-#include "kernel/decode.h"
+#include "kernel/decode_quant_inline.h"
 #include "kernel/quant.h"
 
 enum { GROUP = 4, WIDE = 8 }; /* rows of a block; its columns in registers where it has one row, half as many elsewhere */
 enum { PER_BLOCK = FVI_QUANT_BLOCK / LANES, BLOCKS = WIDE / PER_BLOCK };
 
 /* The next leaf is row_bytes lines of integers and, behind them, its scales: lines c / 64 * 64 + j and on, one for each j and 64
- * columns, the scales' with the first columns. */
+ * columns. */
 INLINE void ask_line(const fvi_rows *v, int j, int c, int columns) {
     for (int part = c / 64; v->next != NULL && part < c / 64 + (columns + 3) / 4; part++) {
         if (part * 64 + j < v->row_bytes) {
@@ -21,26 +21,30 @@ INLINE void ask_line(const fvi_rows *v, int j, int c, int columns) {
 }
 
 INLINE void ask_scales(const fvi_rows *v, int d) {
-    for (int line = 0; v->next != NULL && line < 2 * d / FVI_QUANT_BLOCK; line++) {
-        _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(v->row_bytes + line) * 64), _MM_HINT_T0);
+    int64_t bytes = 2 * FVI_LEAF * (d / FVI_QUANT_BLOCK);
+    for (int64_t at = 0; v->next != NULL && at < bytes; at += 64) {
+        _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(v->row_bytes * FVI_LEAF + at)), _MM_HINT_T0);
+    }
+    if (v->n == FVI_LEAF) {
+        decode_read_on(v->scale, bytes);
     }
 }
 
 /* Outputs of up to 4 rows, `columns` registers from column c on: each form brings its own, for constant rows and columns. */
-typedef void value_block_fn(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+typedef void value_block_fn(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d_pad, float *out,
                             int columns);
 
 INLINE void multiply_columns(const float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out,
                              value_block_fn *form) {
     int c = 0;
     for (; rows == 1 && c + LANES * WIDE <= d; c += LANES * WIDE) {
-        form(p, rows, alpha, v, c, d, d_pad, out, WIDE);
+        form(p, rows, alpha, v, c, d_pad, out, WIDE);
     }
     for (; c + LANES * WIDE / 2 <= d; c += LANES * WIDE / 2) {
-        form(p, rows, alpha, v, c, d, d_pad, out, WIDE / 2);
+        form(p, rows, alpha, v, c, d_pad, out, WIDE / 2);
     }
     if (c < d) {
-        form(p, rows, alpha, v, c, d, d_pad, out, PER_BLOCK);
+        form(p, rows, alpha, v, c, d_pad, out, PER_BLOCK);
     }
 }
 
@@ -62,6 +66,7 @@ INLINE void multiply_weights(const float *p, int rows, const float *alpha, const
     default:
         break;
     }
+    ask_scales(v, d);
 }
 
 #endif

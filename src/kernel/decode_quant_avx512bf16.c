@@ -54,7 +54,7 @@ INLINE void widen(const unsigned char *a, const unsigned char *b, fv_dtype dtype
     }
 }
 
-INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d_pad, float *out,
                         int columns, fv_dtype dtype) {
     uint32_t weight[GROUP][BLOCKS][PAIRS] __attribute__((aligned(64)));
     __m512 acc[GROUP][WIDE];
@@ -66,9 +66,6 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
         UNROLL for (int i = 0; i < columns; i++) {
             acc[r][i] = _mm512_mul_ps(_mm512_load_ps(out + (int64_t)r * d_pad + c + LANES * i), a);
         }
-    }
-    if (c == 0) {
-        ask_scales(v, d);
     }
     const unsigned char *row = (const unsigned char *)v->data + c / FVI_QUANT_BLOCK * block_bytes;
     for (int j = 0; j < v->n; j += 2, row += 2 * v->row_bytes) {
@@ -90,13 +87,13 @@ INLINE void value_block(const float *p, int rows, const float *alpha, const fvi_
     }
 }
 
-INLINE void value_block_q8_0(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+INLINE void value_block_q8_0(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d_pad, float *out,
                              int columns) {
-    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, FV_Q8_0);
+    value_block(p, rows, alpha, v, c, d_pad, out, columns, FV_Q8_0);
 }
-INLINE void value_block_q4_0(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d, int d_pad, float *out,
+INLINE void value_block_q4_0(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d_pad, float *out,
                              int columns) {
-    value_block(p, rows, alpha, v, c, d, d_pad, out, columns, FV_Q4_0);
+    value_block(p, rows, alpha, v, c, d_pad, out, columns, FV_Q4_0);
 }
 
 static void pv_q8_0(float *p, int rows, const float *alpha, const fvi_rows *v, int d, int d_pad, float *out) {

@@ -136,24 +136,31 @@ INLINE void score_some(const void *qt, int rows, place at, __m512i v[LANES], int
     }
 }
 
-/* The next leaf's integers are asked for as this one's are turned, its scales, which are behind them, likewise. `whole`: 64 keys
- * of whole lines; a constant, as `rows` is where it is one. */
+/* Asks for the next leaf's scales, which are behind its integers, when those have been asked for. */
+INLINE void end_leaf(const fvi_rows *k, int d, const char *next) {
+    int64_t bytes = 2 * FVI_LEAF * (d / FVI_QUANT_BLOCK);
+    for (int64_t at = 0; at < bytes; at += 64) {
+        _mm_prefetch((const char *)((uintptr_t)next + (uintptr_t)at), _MM_HINT_T0);
+    }
+    decode_read_on(k->scale, bytes);
+}
+
+/* The next leaf's integers are asked for as this one's are turned. `whole`: 64 keys of whole lines; a constant, as `rows` is
+ * where it is one. */
 INLINE void multiply_keys(const void *qt, int rows, int d, const fvi_rows *k, float scale, float *s, bool whole, fv_dtype dtype) {
     const int most = dtype == FV_Q8_0 ? 2 : 4, words = LANES / most, n = whole ? FVI_LEAF : k->n;
     const uint8_t flip = dtype == FV_Q8_0 ? 0x80 : 0;
     const char *next = k->next != NULL ? k->next : k->data;
-    const char *next_scale = (const char *)((uintptr_t)next + (uintptr_t)(FVI_LEAF * k->row_bytes));
     for (int j = 0; j < n; j += LANES) {
         const unsigned char *row = (const unsigned char *)k->data + j * k->row_bytes;
         place at = {.d = d, .keys = whole ? 0xffff : first(n - j), .by = scale};
+        if (whole && k->row_bytes > 64) {
+            decode_read_on(row, LANES * k->row_bytes);
+        }
         for (; at.i * FVI_QUANT_BLOCK < d; at.i += most, row += 64, next = (const char *)((uintptr_t)next + 1024)) {
             __m512i v[LANES];
             int blocks = whole ? most : (int)fvi_min(most, d / FVI_QUANT_BLOCK - at.i);
             at.scale = k->scale + at.i * FVI_LEAF + j;
-            UNROLL for (int line = 0; line < most / 2; line++) {
-                _mm_prefetch(next_scale, _MM_HINT_T0);
-                next_scale = (const char *)((uintptr_t)next_scale + 64);
-            }
             turn(row, k->row_bytes, whole ? LANES : n - j, blocks * words, flip, next, v);
             if (whole) {
                 score_rows(qt, rows, &at, v, most, s + j, dtype);
@@ -161,6 +168,9 @@ INLINE void multiply_keys(const void *qt, int rows, int d, const fvi_rows *k, fl
                 score_some(qt, rows, at, v, blocks, s + j, dtype);
             }
         }
+    }
+    if (whole) {
+        end_leaf(k, d, next);
     }
     for (int j = (int)fvi_round_up(n, LANES); j < FVI_LEAF; j += LANES) {
         for (int r = 0; r < rows; r++) {
