@@ -62,7 +62,7 @@ static bool reserve_head(fv_cache *cache, fvi_cache_head *head, int64_t n, int64
         fvi_page_drop(cache, head->page[pages - 1]);
         head->page[pages - 1] = own;
     }
-    if (!fvi_pages_create(cache, need - pages, head->page + pages)) {
+    if (need > pages && !fvi_pages_create(cache, need - pages, head->page + pages)) {
         return false;
     }
     *made = need - pages;

@@ -108,8 +108,10 @@ INLINE void multiply_keys(const void *qt, int64_t q_bytes, int rows, int d, cons
         }
     }
     clear_scores(k->n, rows, s);
-} /* V's rows are swept in whole, or, where that would take more registers than there are, 32 of them in one half of 8 registers
-   * of columns and then in the other: they are still in the first cache then. */
+}
+
+/* V's rows are swept in whole, or, where that would take more registers than there are, 32 of them in one half of 8 registers of
+ * columns and then in the other: they are still in the first cache then. */
 enum { SWEPT = 32 };
 typedef struct sweep {
     int from, keys;   /* of the leaf */

@@ -4,11 +4,11 @@
 
 #include "kernel/quant.h"
 
-/* The scales of n rows as f32, scale[i][j]. */
-INLINE void widen_scales(const uint16_t *scale, int d, float wide[8][FVI_QUANT_ROWS]) {
+/* The scales of n rows as f32, scale[i][j]; those of rows from n on are not read. */
+INLINE void widen_scales(const uint16_t *scale, int n, int d, float wide[8][FVI_QUANT_ROWS]) {
     for (int i = 0; i < d / FVI_QUANT_BLOCK; i++) {
-        for (int j = 0; j < FVI_QUANT_ROWS; j += LANES) {
-            __m256i h = _mm256_loadu_si256((const __m256i *)(scale + i * FVI_QUANT_ROWS + j));
+        for (int j = 0; j < n; j += LANES) {
+            __m256i h = _mm256_maskz_loadu_epi16(first(n - j), scale + i * FVI_QUANT_ROWS + j);
             _mm512_storeu_ps(&wide[i][j], _mm512_cvtph_ps(h));
         }
     }
@@ -16,7 +16,7 @@ INLINE void widen_scales(const uint16_t *scale, int d, float wide[8][FVI_QUANT_R
 
 static void from_q8_0(const void *rows, int64_t row_bytes, const uint16_t *scale, int n, int d, uint16_t *out) {
     float wide[8][FVI_QUANT_ROWS];
-    widen_scales(scale, d, wide);
+    widen_scales(scale, n, d, wide);
     for (int j = 0; j < n; j++) {
         const uint8_t *row = (const uint8_t *)rows + j * row_bytes;
         for (int i = 0; i < d / FVI_QUANT_BLOCK; i++, row += FVI_QUANT_BLOCK, out += FVI_QUANT_BLOCK) {
@@ -31,7 +31,7 @@ static void from_q8_0(const void *rows, int64_t row_bytes, const uint16_t *scale
 static void from_q4_0(const void *rows, int64_t row_bytes, const uint16_t *scale, int n, int d, uint16_t *out) {
     const __m512 value = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
     float wide[8][FVI_QUANT_ROWS];
-    widen_scales(scale, d, wide);
+    widen_scales(scale, n, d, wide);
     for (int j = 0; j < n; j++) {
         const uint8_t *row = (const uint8_t *)rows + j * row_bytes;
         for (int i = 0; i < d / FVI_QUANT_BLOCK; i++, row += FVI_QUANT_BLOCK / 2, out += FVI_QUANT_BLOCK) {
