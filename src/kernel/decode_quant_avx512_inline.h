@@ -20,16 +20,6 @@ INLINE void ask_line(const fvi_rows *v, int j, int c, int columns) {
     }
 }
 
-INLINE void ask_scales(const fvi_rows *v, int d) {
-    int64_t bytes = 2 * FVI_LEAF * (d / FVI_QUANT_BLOCK);
-    for (int64_t at = 0; v->next != NULL && at < bytes; at += 64) {
-        _mm_prefetch((const char *)((uintptr_t)v->next + (uintptr_t)(v->row_bytes * FVI_LEAF + at)), _MM_HINT_T0);
-    }
-    if (v->n == FVI_LEAF) {
-        decode_read_on(v->scale, bytes);
-    }
-}
-
 /* Outputs of up to 4 rows, `columns` registers from column c on: each form brings its own, for constant rows and columns. */
 typedef void value_block_fn(const float *p, int rows, const float *alpha, const fvi_rows *v, int c, int d_pad, float *out,
                             int columns);
@@ -66,7 +56,7 @@ INLINE void multiply_weights(const float *p, int rows, const float *alpha, const
     default:
         break;
     }
-    ask_scales(v, d);
+    decode_end_leaf(v, d);
 }
 
 #endif

@@ -136,15 +136,6 @@ INLINE void score_some(const void *qt, int rows, place at, __m512i v[LANES], int
     }
 }
 
-/* Asks for the next leaf's scales, which are behind its integers, when those have been asked for. */
-INLINE void end_leaf(const fvi_rows *k, int d, const char *next) {
-    int64_t bytes = 2 * FVI_LEAF * (d / FVI_QUANT_BLOCK);
-    for (int64_t at = 0; at < bytes; at += 64) {
-        _mm_prefetch((const char *)((uintptr_t)next + (uintptr_t)at), _MM_HINT_T0);
-    }
-    decode_read_on(k->scale, bytes);
-}
-
 /* The next leaf's integers are asked for as this one's are turned. `whole`: 64 keys of whole lines; a constant, as `rows` is
  * where it is one. */
 INLINE void multiply_keys(const void *qt, int rows, int d, const fvi_rows *k, float scale, float *s, bool whole, fv_dtype dtype) {
@@ -169,9 +160,7 @@ INLINE void multiply_keys(const void *qt, int rows, int d, const fvi_rows *k, fl
             }
         }
     }
-    if (whole) {
-        end_leaf(k, d, next);
-    }
+    decode_end_leaf(k, d);
     for (int j = (int)fvi_round_up(n, LANES); j < FVI_LEAF; j += LANES) {
         for (int r = 0; r < rows; r++) {
             _mm512_store_ps(s + r * FVI_LEAF + j, _mm512_setzero_ps());

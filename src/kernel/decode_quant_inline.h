@@ -20,6 +20,19 @@ static inline void decode_read_on(const void *from, int64_t bytes) {
     }
 }
 
+/* When a leaf of rows of width d has been met: the next one's scales, which are behind its 64 rows, are asked for, and this one's
+ * are read in their order; a leaf that is not whole is the last. */
+static inline void decode_end_leaf(const fvi_rows *rows, int d) {
+    int64_t bytes = 2 * FVI_LEAF * (d / FVI_QUANT_BLOCK);
+    uintptr_t scales = (uintptr_t)rows->next + (uintptr_t)(FVI_LEAF * rows->row_bytes);
+    for (int64_t at = 0; rows->next != NULL && at < bytes; at += 64) {
+        __builtin_prefetch((const void *)(scales + (uintptr_t)at), 0, 3);
+    }
+    if (rows->n == FVI_LEAF) {
+        decode_read_on(rows->scale, bytes);
+    }
+}
+
 typedef struct decode_query {
     const int8_t *q;
     const float *scale;

@@ -1,7 +1,8 @@
 /* sift_avx512.c - sift.h at level avx512. */
+#include "kernel/avx512_inline.h"
 #include "kernel/sift.h"
+#include "kernel/sift_inline.h"
 
-#include <immintrin.h>
 #include <math.h>
 
 /* The second operand of a maximum is the answer where either is NaN. */
@@ -66,8 +67,6 @@ static void weigh(float *s, int rows, const int32_t *own, const int32_t *block, 
     }
 }
 
-static __mmask16 first(int64_t n) { return (__mmask16)(n >= 16 ? 0xffff : (1 << n) - 1); }
-
 /* Ascends with the score; -0 is 0. */
 static __m512i ascending(__m512 x) {
     const __m512i bits = _mm512_castps_si512(_mm512_add_ps(x, _mm512_setzero_ps()));
@@ -80,34 +79,20 @@ static int64_t put(uint32_t *to, __mmask16 in, __m512i x) {
     return n;
 }
 
-static uint32_t middle(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t low = a < b ? a : b, high = a < b ? b : a;
-    return c < low ? low : c > high ? high : c;
-}
-
-/* Quickselect, 16 at a time: the k-th largest of x (n), 1 <= k <= n; other (n) is room. What is below the pivot is written over
- * what has been read. */
-static uint32_t nth_largest(uint32_t *x, int64_t n, int64_t k, uint32_t *other) {
+/* Quickselect, 16 at a time. What is below the pivot is written over what has been read. */
+static uint32_t nth_largest(sift_part part) {
     for (;;) {
-        const uint32_t pivot = middle(x[0], x[n / 2], x[n - 1]);
+        const uint32_t pivot = sift_pivot(&part);
         const __m512i p = _mm512_set1_epi32((int32_t)pivot);
         int64_t above = 0, below = 0;
-        for (int64_t i = 0; i < n; i += 16) {
-            const __mmask16 in = first(n - i);
-            const __m512i v = _mm512_maskz_loadu_epi32(in, x + i);
-            above += put(other + above, _mm512_mask_cmpgt_epu32_mask(in, v, p), v);
-            below += put(x + below, _mm512_mask_cmplt_epu32_mask(in, v, p), v);
+        for (int64_t i = 0; i < part.n; i += LANES) {
+            const __mmask16 in = first(part.n - i);
+            const __m512i v = _mm512_maskz_loadu_epi32(in, part.x + i);
+            above += put(part.other + above, _mm512_mask_cmpgt_epu32_mask(in, v, p), v);
+            below += put(part.x + below, _mm512_mask_cmplt_epu32_mask(in, v, p), v);
         }
-        if (k <= above) {
-            uint32_t *swap = x;
-            x = other;
-            other = swap;
-            n = above;
-        } else if (k <= n - below) {
+        if (!sift_narrow(&part, above, below)) {
             return pivot;
-        } else {
-            k -= n - below;
-            n = below;
         }
     }
 }
@@ -118,15 +103,15 @@ static void top(const float *x, int64_t n, int64_t k, uint32_t *room, int32_t *o
     if (k <= 0) {
         return;
     }
-    for (int64_t i = 0; i < n; i += 16) {
+    for (int64_t i = 0; i < n; i += LANES) {
         _mm512_mask_storeu_epi32(room + i, first(n - i), scores_at(x, i, first(n - i)));
     }
-    const __m512i least = _mm512_set1_epi32((int32_t)nth_largest(room, n, k, room + n));
+    const __m512i least = _mm512_set1_epi32((int32_t)nth_largest((sift_part){room, room + n, n, k}));
     int64_t above = 0, taken = 0;
-    for (int64_t i = 0; i < n; i += 16) {
+    for (int64_t i = 0; i < n; i += LANES) {
         above += __builtin_popcount(_mm512_mask_cmpgt_epu32_mask(first(n - i), scores_at(x, i, first(n - i)), least));
     }
-    for (int64_t i = 0, equals = k - above; i < n; i += 16) {
+    for (int64_t i = 0, equals = k - above; i < n; i += LANES) {
         const __m512i v = scores_at(x, i, first(n - i));
         uint32_t in = _mm512_mask_cmpgt_epu32_mask(first(n - i), v, least);
         for (uint32_t same = _mm512_mask_cmpeq_epi32_mask(first(n - i), v, least); same != 0 && equals > 0; equals--) {

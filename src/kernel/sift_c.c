@@ -1,5 +1,6 @@
 /* sift_c.c - sift.h in portable C, and the choice of a level. */
 #include "kernel/sift.h"
+#include "kernel/sift_inline.h"
 
 #include <math.h>
 #include <string.h>
@@ -57,34 +58,20 @@ static uint32_t ascending(float x) {
     return bits ^ (bits >> 31 ? UINT32_MAX : UINT32_C(1) << 31);
 }
 
-static uint32_t middle(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t low = a < b ? a : b, high = a < b ? b : a;
-    return c < low ? low : c > high ? high : c;
-}
-
-/* Quickselect: the k-th largest of x (n), 1 <= k <= n; other (n) is room. Both sides of a cut are written without a branch:
- * scores come in no order that could be foreseen. */
-static uint32_t nth_largest(uint32_t *x, int64_t n, int64_t k, uint32_t *other) {
+/* Quickselect. Both sides of a cut are written without a branch: scores come in no order that could be foreseen. */
+static uint32_t nth_largest(sift_part p) {
     for (;;) {
-        uint32_t pivot = middle(x[0], x[n / 2], x[n - 1]);
+        uint32_t pivot = sift_pivot(&p);
         int64_t above = 0, below = 0;
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t v = x[i];
-            other[above] = v;
+        for (int64_t i = 0; i < p.n; i++) {
+            uint32_t v = p.x[i];
+            p.other[above] = v;
             above += v > pivot;
-            x[below] = v;
+            p.x[below] = v;
             below += v < pivot;
         }
-        if (k <= above) {
-            uint32_t *swap = x;
-            x = other;
-            other = swap;
-            n = above;
-        } else if (k <= n - below) {
+        if (!sift_narrow(&p, above, below)) {
             return pivot;
-        } else {
-            k -= n - below;
-            n = below;
         }
     }
 }
@@ -97,7 +84,7 @@ static void top(const float *x, int64_t n, int64_t k, uint32_t *room, int32_t *o
     for (int64_t i = 0; i < n; i++) {
         room[i] = ascending(x[i]);
     }
-    uint32_t least = nth_largest(room, n, k, room + n);
+    uint32_t least = nth_largest((sift_part){room, room + n, n, k});
     int64_t above = 0, taken = 0;
     for (int64_t i = 0; i < n; i++) {
         above += ascending(x[i]) > least;

@@ -89,7 +89,9 @@ typedef struct leaf {
 /* Those of halves from `from` on, asked from memory. */
 static void gather(const search *t, int64_t from, leaf *out) {
     bool center = t->s->value[CENTER] != 0;
-    *out = (leaf){.from = from, .to = fvi_min(from + FVI_BLOCK / t->block_k, 2 * t->ranges)};
+    out->from = from;
+    out->to = fvi_min(from + FVI_BLOCK / t->block_k, 2 * t->ranges);
+    out->n = 0;
     for (int64_t i = from; i < out->to; i++) {
         int64_t at = (t->first[i] + (center ? t->size[i] / 2 : 0)) * t->block_k;
         for (int64_t j = at; t->size[i] > 0 && j < fvi_min(at + t->block_k, t->end); j++) {
